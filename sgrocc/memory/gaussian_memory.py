@@ -1,0 +1,366 @@
+"""The Temporal Manager: one persistent set of Gaussians, and the voxel layer that is splatted from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgrocc.experts import Prediction
+from sgrocc.gaussians import Gaussians
+from sgrocc.geometry import PinholeCamera, Pose
+from sgrocc.labels import FREE, UNKNOWN, most_likely_class
+from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, semantic_confidence
+from sgrocc.memory.pool import GaussianPool
+from sgrocc.memory.visibility import frustum_blocks, seen_through
+from sgrocc.memory.voxels import VoxelBlocks, VoxelUpdate, unique_rows
+from sgrocc.splatting import reached_voxels, splat_blocks
+
+#: No Gaussian of the memory is smaller or larger than this: cost follows the number of voxels that one touches.
+MIN_SCALE_M, MAX_SCALE_M = 0.01, 0.16
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Settings of the memory; lengths in metres.
+
+    resolution: edge of a voxel. occupied_threshold: splatted occupancy from which a voxel is occupied.
+    free_margin_m: how far in front of the measured depth a voxel must be to count as looked through.
+    max_depth_m: depth beyond this is neither fused nor does it free space. max_gaussians: hard bound; the Gaussians
+    unseen for longest go first. max_hits, max_see_throughs: bounds of a voxel's evidence, in frames: how long a
+    vanished thing stays, and how long a new thing in known free space takes to appear. temperature, lowest and
+    highest confidence: eq. 7. frozen_below: update ratios under this leave a Gaussian untouched.
+    aggregation: decoupled or additive. Raises ValueError for values that make no sense.
+    """
+
+    resolution: float = 0.08
+    occupied_threshold: float = 0.5
+    free_margin_m: float = 0.12
+    min_depth_m: float = 0.3
+    max_depth_m: float = 4.0
+    max_gaussians: int = 200_000
+    max_hits: int = 8
+    max_see_throughs: int = 8
+    temperature: float = 0.5
+    lowest_confidence: float = 0.2
+    highest_confidence: float = 0.8
+    frozen_below: float = 0.02
+    aggregation: str = "decoupled"
+
+    def __post_init__(self) -> None:
+        for name in ("resolution", "free_margin_m", "min_depth_m", "max_depth_m", "max_gaussians", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be greater than zero")
+        if not 0 < self.occupied_threshold < 1:
+            raise ValueError(f"occupied_threshold is {self.occupied_threshold}: it must lie between 0 and 1")
+        if self.min_depth_m >= self.max_depth_m:
+            raise ValueError(f"min_depth_m {self.min_depth_m} must be less than max_depth_m {self.max_depth_m}")
+        if min(self.max_hits, self.max_see_throughs) < 1 or max(self.max_hits, self.max_see_throughs) > 1000:
+            raise ValueError("max_hits and max_see_throughs must lie between 1 and 1000 frames")
+        if not 0 <= self.lowest_confidence < self.highest_confidence <= 1:
+            raise ValueError("lowest_confidence must be less than highest_confidence, both between 0 and 1")
+
+
+@dataclass(frozen=True)
+class FuseStatistics:
+    """What became of the Gaussians of one frame: counts."""
+
+    inserted: int
+    updated: int
+    frozen: int
+    occluded: int
+    dropped_by_conflict: int
+    refused_by_conflict: int
+    discarded_by_bound: int
+    unusable: int
+
+
+class GaussianMemory:
+    """Fuses predictions with poses into a persistent map. Not thread-safe: one worker owns it.
+
+    In each voxel lives at most one Gaussian; the hash of voxels is also what associates the Gaussians of a new frame
+    with remembered ones. A voxel's evidence counts frames that hit it against frames that looked through it; where
+    it turns negative, the Gaussian conflicts with free space and is dropped, and the frame's own Gaussian on that
+    ray takes its place at the surface. What is hidden behind a surface is kept as it is.
+    """
+
+    def __init__(self, config: MemoryConfig | None = None) -> None:
+        self.config = config or MemoryConfig()
+        self._pool = GaussianPool()
+        self._voxels = VoxelBlocks(
+            gaussian=(np.int32, -1),
+            evidence=(np.int16, 0),
+            seen_through=(np.bool_, False),
+            occupancy=(np.float32, 0.0),
+            best_class=(np.uint8, 0),
+            label=(np.uint8, UNKNOWN),
+            probability=(np.float32, 0.0),
+        )
+        self.frames = 0
+        self.statistics: FuseStatistics | None = None
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._pool.clear()
+        self._voxels.clear()
+        self.frames = 0
+        self.statistics = None
+
+    def __len__(self) -> int:
+        """The number of remembered Gaussians."""
+        return len(self._pool)
+
+    def gaussians(self) -> Gaussians:
+        """The remembered Gaussians, in the global frame."""
+        return self._pool.gaussians(self._pool.alive())
+
+    def warm_up(self) -> None:
+        """Compile the splatting kernel, so that the first frame is not late."""
+        splat_blocks(Gaussians.empty(), np.zeros((1, 3), np.int32), self.config.resolution)
+        one = Gaussians(*(np.ones((1, w) if w else 1, np.float32) for w in (3, 3, 4, 0, 11, 1)))
+        splat_blocks(one, np.zeros((1, 3), np.int32), self.config.resolution)
+
+    def snapshot(self) -> VoxelUpdate:
+        """All known voxels, for a reader that joins late."""
+        return self._update_of(np.flatnonzero(self._voxels.layer("label") != UNKNOWN))
+
+    def fuse(self, prediction: Prediction, camera_to_world: Pose) -> VoxelUpdate:
+        """Fuse one frame and return the voxels that changed.
+
+        camera_to_world: pose of the prediction's camera in the global frame at the image's stamp. Raises ValueError,
+        with the map unchanged, where the prediction's depth does not fit its camera or its features do not fit the
+        memory's.
+        """
+        depth, camera = self._checked_depth(prediction)
+        usable = prediction.gaussians.finite() & (np.abs(prediction.gaussians.means) < 1e3).all(axis=1)
+        observed = prediction.gaussians.select(usable)
+        observed = observed.transformed(camera_to_world)
+        if len(observed) and observed.features.shape[1] != self._pool.feature_size:
+            if len(self._pool):
+                raise ValueError(
+                    f"the expert's features have {observed.features.shape[1]} numbers and the memory's "
+                    f"{self._pool.feature_size}: reset the map after changing the model"
+                )
+            self._pool.clear(observed.features.shape[1])
+        self.frames += 1
+
+        seen = self._count_see_throughs(depth, camera, camera_to_world)
+        observed, voxels = _merge_per_voxel(observed, self.config.resolution)
+        hit = self._voxels.locate(voxels, create=True)
+        evidence = self._voxels.layer("evidence")
+        evidence[hit] = np.minimum(evidence[hit] + 1, self.config.max_hits)
+
+        touched = []
+        conflicting = seen[(evidence[seen] < 0) & (self._voxels.layer("gaussian")[seen] >= 0)]
+        touched.append(self._remove(self._voxels.layer("gaussian")[conflicting].astype(np.int64)))
+
+        remembered = self._voxels.layer("gaussian")[hit].astype(np.int64)
+        is_new = remembered < 0
+        allowed = is_new & (evidence[hit] >= 0)
+        counts = self._update(observed.select(~is_new), remembered[~is_new], prediction, depth, camera, camera_to_world)
+        updated, frozen, occluded = counts
+        touched.append(self._pool.gaussians(updated))
+        inserted = self._pool.insert(observed.select(allowed), hit[allowed], self.frames)
+        self._voxels.layer("gaussian")[hit[allowed]] = inserted
+        touched.append(self._pool.gaussians(inserted))
+        surplus = self._surplus()
+        touched.append(self._remove(surplus))
+
+        self.statistics = FuseStatistics(
+            inserted=len(inserted),
+            updated=len(updated),
+            frozen=frozen,
+            occluded=occluded,
+            dropped_by_conflict=len(conflicting),
+            refused_by_conflict=int((is_new & ~allowed).sum()),
+            discarded_by_bound=len(surplus),
+            unusable=int((~usable).sum()),
+        )
+        slots = self._splat(touched)
+        changed = self._relabel(np.concatenate([self._voxels.addresses(slots).ravel(), seen]))
+        return self._update_of(changed)
+
+    # -- the steps of fuse ---------------------------------------------------------------------------------------
+
+    def _checked_depth(self, prediction: Prediction) -> tuple[np.ndarray, PinholeCamera]:
+        """The depth within range, 0 elsewhere, and its camera."""
+        depth, camera = prediction.depth, prediction.camera
+        if depth.shape != (camera.height, camera.width):
+            raise ValueError(
+                f"the depth image is {depth.shape[1]} x {depth.shape[0]} pixels and its camera "
+                f"{camera.width} x {camera.height}: scale the camera with the image"
+            )
+        with np.errstate(invalid="ignore"):
+            valid = (depth >= self.config.min_depth_m) & (depth <= self.config.max_depth_m)
+        return np.where(valid, depth, np.float32(0)), camera
+
+    def _count_see_throughs(self, depth: np.ndarray, camera: PinholeCamera, camera_to_world: Pose) -> np.ndarray:
+        """Lower the evidence of the voxels looked through; returns their addresses."""
+        furthest = float(depth.max(initial=0.0))
+        if furthest <= 0:
+            return np.zeros(0, np.int64)
+        resolution = self.config.resolution
+        # From the camera itself on: the voxels between the lens and min_depth_m are looked through as well.
+        blocks = frustum_blocks(camera, camera_to_world, resolution, 1e-3, furthest)
+        mask = seen_through(blocks, depth, camera, camera_to_world, resolution, self.config.free_margin_m)
+        some = mask.any(axis=1)
+        seen = self._voxels.addresses(self._voxels.slots(blocks[some], create=True))[mask[some]]
+        evidence = self._voxels.layer("evidence")
+        evidence[seen] = np.maximum(evidence[seen] - 1, -self.config.max_see_throughs)
+        self._voxels.layer("seen_through")[seen] = True
+        return seen
+
+    def _update(
+        self,
+        observed: Gaussians,
+        index: np.ndarray,
+        prediction: Prediction,
+        depth: np.ndarray,
+        camera: PinholeCamera,
+        camera_to_world: Pose,
+    ) -> tuple[np.ndarray, int, int]:
+        """Blend remembered Gaussians towards what was observed in their voxels, by the update ratio 1 - C_hyb.
+
+        Returns the indices of those that changed and the numbers of those left alone as verified and as occluded.
+        """
+        old = self._pool.gaussians(index)
+        self._pool.last_seen[index] = self.frames
+        pixels, z = camera.project(camera_to_world.inverse().apply(old.means))
+        rows, columns, inside = camera.pixel_index(pixels)
+        frame_depth = depth[rows, columns]
+        constant, factor = prediction.depth_sigma_m
+        sigma_m = constant + factor * frame_depth
+        # No depth to compare with, or a surface in front: the frame says nothing about this Gaussian.
+        hidden = ~inside | (frame_depth <= 0) | (z > frame_depth + 3 * sigma_m)
+        geometric = geometric_confidence(z, frame_depth, sigma_m)
+        semantic = 1.0  # an expert that knows no classes can neither confirm nor deny one
+        if prediction.semantic:
+            config = self.config
+            semantic = semantic_confidence(
+                old.logits, config.temperature, config.lowest_confidence, config.highest_confidence
+            )
+        ratio = np.where(hidden, 0.0, 1.0 - hybrid_confidence(1.0, geometric, semantic)).astype(np.float32)
+        moving = ratio >= self.config.frozen_below
+        self._pool.write(index[moving], _blend(old.select(moving), observed.select(moving), ratio[moving]))
+        return index[moving], int((~moving & ~hidden).sum()), int(hidden.sum())
+
+    def _remove(self, index: np.ndarray) -> Gaussians:
+        """Remove Gaussians from the pool and the hash; returns them, for the blocks they leave."""
+        removed = self._pool.gaussians(index)
+        self._voxels.layer("gaussian")[self._pool.address[index]] = -1
+        self._pool.remove(index)
+        return removed
+
+    def _surplus(self) -> np.ndarray:
+        """Indices over the bound: the Gaussians unseen for longest. A little more than needed, so as not to sort
+        the pool in every frame."""
+        excess = len(self._pool) - self.config.max_gaussians
+        if excess <= 0:
+            return np.zeros(0, np.int64)
+        alive = self._pool.alive()
+        oldest = np.argsort(self._pool.last_seen[alive], kind="stable")
+        return alive[oldest[: min(len(alive), excess + self.config.max_gaussians // 50)]]
+
+    def _splat(self, touched: list[Gaussians]) -> np.ndarray:
+        """Splat the blocks that changed Gaussians reach; returns their slots."""
+        resolution = self.config.resolution
+        blocks = [_reached_blocks(gaussians, resolution, self.config.aggregation) for gaussians in touched if len(gaussians)]
+        if not blocks:
+            return np.zeros(0, np.int64)
+        blocks, _ = unique_rows(np.concatenate(blocks))
+        slots = self._voxels.slots(blocks, create=True)
+        around = np.stack(np.meshgrid(*[np.arange(-1, 2)] * 3, indexing="ij"), axis=-1).reshape(-1, 1, 3)
+        neighbours, _ = unique_rows((blocks + around).reshape(-1, 3))
+        near = self._voxels.slots(neighbours)
+        index = self._voxels.layer("gaussian")[self._voxels.addresses(near[near >= 0])]
+        sources = self._pool.gaussians(np.sort(index[index >= 0]))
+        occupancy, classes = splat_blocks(sources, blocks, resolution, aggregation=self.config.aggregation)
+        addresses = self._voxels.addresses(slots)
+        self._voxels.layer("occupancy")[addresses] = occupancy.reshape(len(blocks), -1)
+        self._voxels.layer("best_class")[addresses] = most_likely_class(classes).reshape(len(blocks), -1)
+        return slots
+
+    def _relabel(self, addresses: np.ndarray) -> np.ndarray:
+        """Bring label and probability up to date; returns the addresses where either changed."""
+        layer = self._voxels.layer
+        occupancy = layer("occupancy")[addresses]
+        label = np.where(layer("seen_through")[addresses], np.uint8(FREE), np.uint8(UNKNOWN))
+        label = np.where(occupancy >= self.config.occupied_threshold, layer("best_class")[addresses], label)
+        differs = (label != layer("label")[addresses]) | (
+            (label != UNKNOWN) & (np.abs(occupancy - layer("probability")[addresses]) > 0.01)
+        )
+        changed, first = np.unique(addresses[differs], return_index=True)
+        layer("label")[changed] = label[differs][first]
+        layer("probability")[changed] = occupancy[differs][first]
+        return changed
+
+    def _update_of(self, addresses: np.ndarray) -> VoxelUpdate:
+        layer = self._voxels.layer
+        return VoxelUpdate(self._voxels.voxels(addresses), layer("label")[addresses], layer("probability")[addresses])
+
+
+def _merge_per_voxel(gaussians: Gaussians, resolution: float) -> tuple[Gaussians, np.ndarray]:
+    """One Gaussian per voxel: averages weighted by opacity, orientation and scales of the most opaque member.
+
+    Returns the merged Gaussians and their (M, 3) int32 voxels.
+    """
+    if not len(gaussians):
+        return gaussians, np.zeros((0, 3), np.int32)
+    voxels = np.floor(gaussians.means.astype(np.float64) / resolution).astype(np.int32)
+    unique, member = unique_rows(voxels)
+    count = len(unique)
+    weights = gaussians.opacities.astype(np.float64) + 1e-9
+    total = np.bincount(member, weights, count)
+
+    def average(values: np.ndarray) -> np.ndarray:
+        columns = [np.bincount(member, weights * values[:, k], count) / total for k in range(values.shape[1])]
+        return np.stack(columns, axis=-1) if columns else np.zeros((count, 0))
+
+    # The last of the members in order of opacity; a stable sort, so that ties are settled by position.
+    order = np.argsort(gaussians.opacities, kind="stable")
+    best = np.empty(count, np.int64)
+    best[member[order]] = order
+    means = average(gaussians.means)
+    # Averaging in floating point must not move a Gaussian out of its voxel, or its association would be lost.
+    low = unique * resolution
+    means = np.clip(means, low + 1e-4 * resolution, low + (1 - 1e-4) * resolution)
+    merged = Gaussians(
+        means,
+        np.clip(gaussians.scales[best], MIN_SCALE_M, MAX_SCALE_M),
+        gaussians.rotations[best],
+        gaussians.opacities[best],
+        average(gaussians.logits),
+        average(gaussians.features),
+    )
+    return merged, unique.astype(np.int32)
+
+
+def _blend(old: Gaussians, new: Gaussians, ratio: np.ndarray) -> Gaussians:
+    """old + ratio (new - old); rotations along the shorter way, normalised."""
+
+    def mix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        weight = ratio.reshape(-1, *[1] * (a.ndim - 1))
+        return a + weight * (b - a)
+
+    aligned = np.where((old.rotations * new.rotations).sum(axis=1, keepdims=True) < 0, -new.rotations, new.rotations)
+    rotations = mix(old.rotations, aligned)
+    rotations /= np.maximum(np.linalg.norm(rotations, axis=1, keepdims=True), 1e-9)
+    return Gaussians(
+        mix(old.means, new.means),
+        mix(old.scales, new.scales),
+        rotations,
+        mix(old.opacities, new.opacities),
+        mix(old.logits, new.logits),
+        mix(old.features, new.features),
+    )
+
+
+def _reached_blocks(gaussians: Gaussians, resolution: float, aggregation: str) -> np.ndarray:
+    """(B, 3) int32 blocks (with repeats) that the Gaussians reach."""
+    first, last = reached_voxels(gaussians.means, gaussians, resolution, aggregation)
+    low, high = first >> 3, last >> 3
+    spans = []
+    for offset in np.ndindex(*(high - low).max(axis=0) + 1):
+        block = low + np.array(offset, np.int32)
+        spans.append(block[(block <= high).all(axis=1)])
+    return np.concatenate(spans)

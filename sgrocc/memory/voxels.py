@@ -1,0 +1,140 @@
+"""Sparse voxels: blocks of 8 x 8 x 8 in a hash, so that a map needs no scene box in advance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgrocc.labels import UNKNOWN
+from sgrocc.splatting import BLOCK
+
+BLOCK_VOXELS = BLOCK**3
+
+#: (512, 3) int32: the voxels of a block, relative to its first, in storage order (z fastest).
+BLOCK_OFFSETS = np.stack(np.meshgrid(*[np.arange(BLOCK, dtype=np.int32)] * 3, indexing="ij"), -1).reshape(-1, 3)
+
+
+@dataclass(frozen=True)
+class VoxelUpdate:
+    """What changed in a map: indices (M, 3) int32, labels (M,) uint8 (0, 1..11, 255), probabilities (M,) float32.
+
+    Voxel i covers [i, i + 1) * resolution of the global frame; a probability is that of being occupied.
+    """
+
+    indices: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class VoxelBlocks:
+    """Named layers of values per voxel, stored block by block in the order in which the blocks were first used.
+
+    `VoxelBlocks(label=(np.uint8, 255))` has one layer `label`, filled with 255. Layers are flat arrays:
+    `layer("label")[address]`, with addresses from `locate` or `addresses`.
+    """
+
+    def __init__(self, **layers: tuple[type, object]) -> None:
+        self._spec = layers
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all blocks."""
+        self._slots: dict[tuple[int, int, int], int] = {}
+        self._coordinates = np.zeros((0, 3), np.int32)
+        self._layers = {name: np.zeros(0, dtype) for name, (dtype, _) in self._spec.items()}
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def coordinates(self) -> np.ndarray:
+        """(B, 3) int32 block coordinates by slot."""
+        return self._coordinates[: len(self)]
+
+    def layer(self, name: str) -> np.ndarray:
+        """The (B * 512,) values of a layer; a view, valid until a block is added."""
+        return self._layers[name][: len(self) * BLOCK_VOXELS]
+
+    def slots(self, blocks: np.ndarray, create: bool = False) -> np.ndarray:
+        """(B,) int64 slots of (B, 3) block coordinates; absent blocks are added, or are -1."""
+        found = np.empty(len(blocks), np.int64)
+        for row, key in enumerate(map(tuple, np.asarray(blocks).tolist())):
+            slot = self._slots.get(key, -1)
+            if slot < 0 and create:
+                slot = self._slots[key] = len(self._slots)
+                self._reserve(slot + 1)
+                self._coordinates[slot] = key
+            found[row] = slot
+        return found
+
+    def locate(self, voxels: np.ndarray, create: bool = False) -> np.ndarray:
+        """(M,) int64 addresses of (M, 3) voxel indices; -1 where the block is absent."""
+        if not len(voxels):
+            return np.zeros(0, np.int64)
+        blocks, inverse = unique_rows(voxels >> 3)
+        slots = self.slots(blocks, create)[inverse]
+        local = voxels & (BLOCK - 1)
+        cells = (local[:, 0] * BLOCK + local[:, 1]) * BLOCK + local[:, 2]
+        return np.where(slots >= 0, slots * BLOCK_VOXELS + cells, -1)
+
+    @staticmethod
+    def addresses(slots: np.ndarray) -> np.ndarray:
+        """(B, 512) addresses of all voxels of some blocks."""
+        return slots[:, None] * BLOCK_VOXELS + np.arange(BLOCK_VOXELS)
+
+    def voxels(self, addresses: np.ndarray) -> np.ndarray:
+        """(M, 3) int32 voxel indices of addresses."""
+        slots, cells = np.divmod(addresses, BLOCK_VOXELS)
+        return self._coordinates[slots] * BLOCK + BLOCK_OFFSETS[cells]
+
+    def _reserve(self, blocks: int) -> None:
+        if blocks <= len(self._coordinates):
+            return
+        capacity = max(64, 2 * blocks)
+        coordinates = np.zeros((capacity, 3), np.int32)
+        coordinates[: len(self._coordinates)] = self._coordinates
+        self._coordinates = coordinates
+        for name, (dtype, fill) in self._spec.items():
+            grown = np.full(capacity * BLOCK_VOXELS, fill, dtype)
+            grown[: len(self._layers[name])] = self._layers[name]
+            self._layers[name] = grown
+
+
+class VoxelMap:
+    """The map as its readers hold it: the sum of all updates."""
+
+    def __init__(self) -> None:
+        self._blocks = VoxelBlocks(label=(np.uint8, UNKNOWN), probability=(np.float32, 0.0))
+
+    def apply(self, update: VoxelUpdate) -> None:
+        addresses = self._blocks.locate(update.indices, create=True)
+        self._blocks.layer("label")[addresses] = update.labels
+        self._blocks.layer("probability")[addresses] = update.probabilities
+
+    def known(self) -> VoxelUpdate:
+        """All voxels that are free or occupied."""
+        addresses = np.flatnonzero(self._blocks.layer("label") != UNKNOWN)
+        return VoxelUpdate(
+            self._blocks.voxels(addresses),
+            self._blocks.layer("label")[addresses],
+            self._blocks.layer("probability")[addresses],
+        )
+
+    def clear(self) -> None:
+        self._blocks.clear()
+
+
+def unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct rows of (M, 3) integers, M >= 1, sorted, and (M,) which of them each row is."""
+    low = rows.min(axis=0)
+    extent = (rows.max(axis=0) - low + 1).astype(np.int64)
+    shifted = (rows - low).astype(np.int64)
+    keys = (shifted[:, 0] * extent[1] + shifted[:, 1]) * extent[2] + shifted[:, 2]
+    unique, inverse = np.unique(keys, return_inverse=True)
+    x, rest = np.divmod(unique, extent[1] * extent[2])
+    y, z = np.divmod(rest, extent[2])
+    return np.stack([x, y, z], axis=-1) + low, inverse
