@@ -1,0 +1,157 @@
+"""Gaussians and transforms in, the voxels that changed in the persistent map out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_srvs.srv import Trigger
+
+from sgrocc.experts import Prediction
+from sgrocc.memory.gaussian_memory import GaussianMemory
+from sgrocc.memory.voxels import VoxelUpdate
+from sgrocc_ros import messages, parameters
+from sgrocc_ros.health import FrameCounters, Health
+from sgrocc_ros.spatial_expert_node import INTERNAL_QOS
+from sgrocc_ros.synchronise import StampJoiner
+from sgrocc_ros.transforms import PoseQueue, RosTransforms
+from sgrocc_ros.worker import Worker, run_nodes
+
+#: Receives (update, stamp in nanoseconds, whether the update is the whole map).
+UpdateSink = Callable[[VoxelUpdate, int, bool], None]
+
+
+class GaussianMemoryNode(Node):
+    """Fuses predictions at the pose of their own stamp. Never the latest pose, never the identity.
+
+    With a `sink` it is part of a pipeline: `accept` and `poll` are called by the pipeline's one worker, and updates
+    go to the sink. Without one it subscribes `gaussians`, `gaussians/depth`, `gaussians/camera_info`, has a worker
+    of its own, and publishes `voxel_updates` (PointCloud2); the service `~/publish_map` sends the whole map there.
+    """
+
+    def __init__(
+        self, sink: UpdateSink | None = None, counters: FrameCounters | None = None, **node_options
+    ) -> None:
+        super().__init__("gaussian_memory", **node_options)
+        self._values = parameters.declare(self)
+        self.global_frame = self._values["global_frame"]
+        self._memory = GaussianMemory(parameters.memory_config(self._values))
+        self._memory.warm_up()
+        self._counters = counters or FrameCounters()
+        self._health = Health(self, self._counters, self._details)
+        self._transforms = RosTransforms(self, self._values["tf_cache_time_s"])
+        self._queue = PoseQueue(self._values["pose_queue_length"], self._values["max_pose_wait_s"])
+        self._last_stamp_ns = 0
+        self._occupied = 0
+        self._worker = None
+        if sink is None:
+            self._sink = self._publisher_sink()
+            self._serve_alone()
+        else:
+            self._sink = sink
+
+    def stop(self) -> None:
+        if self._worker:
+            self._worker.stop()
+
+    # -- called by the one worker --------------------------------------------------------------------------------
+
+    def accept(self, prediction: Prediction, stamp_ns: int, frame_id: str) -> None:
+        """Queue a prediction until its pose is there."""
+        for _, reason in self._queue.push(stamp_ns, (prediction, stamp_ns, frame_id), time.monotonic()):
+            self._counters.drop(reason, "too many frames wait for their transform: is tf late or missing?")
+
+    def poll(self) -> bool:
+        """Fuse the queued predictions whose pose has come; returns whether any still wait."""
+        ready, dropped = self._queue.poll(self._pose_of, time.monotonic())
+        for _, reason, sentence in dropped:
+            self._counters.drop(reason, sentence)
+        for (prediction, stamp_ns, _), pose in ready:
+            try:
+                update = self._memory.fuse(prediction, pose)
+            except ValueError as error:
+                self._counters.drop("memory_refused", str(error))
+                continue
+            self._counters.fuse()
+            self._last_stamp_ns = stamp_ns
+            self._sink(update, stamp_ns, False)
+        return len(self._queue) > 0
+
+    def _pose_of(self, item: tuple[Prediction, int, str]):
+        _, stamp_ns, frame_id = item
+        return self._transforms.lookup(self.global_frame, frame_id, stamp_ns)
+
+    def _details(self) -> dict[str, object]:
+        return {"map.gaussians": len(self._memory)}
+
+    # -- as a node of its own ------------------------------------------------------------------------------------
+
+    def _serve_alone(self) -> None:
+        streams = {"gaussians": PointCloud2, "depth": Image, "camera_info": CameraInfo}
+        self._joiner = StampJoiner(required=tuple(streams), tolerance_s=0.0, max_length=50)
+        self._worker = Worker(
+            self._process,
+            queue_length=50,
+            overtaken=lambda _: self._counters.drop("overtaken", "frames come faster than they can be fused"),
+            failed=self._on_failure,
+            poll=self.poll,
+        )
+        for stream, kind in streams.items():
+            topic = stream if stream == "gaussians" else f"gaussians/{stream}"
+            self.create_subscription(
+                kind, topic, lambda message, stream=stream: self._on_message(stream, message), INTERNAL_QOS
+            )
+        self.create_service(Trigger, "~/publish_map", self._on_publish_map)
+
+    def _on_message(self, stream: str, message) -> None:
+        if stream == "gaussians":
+            self._counters.receive()
+        for joined in self._joiner.add(stream, messages.stamp_ns(message.header), message, time.monotonic()):
+            self._worker.put(joined)
+        for reason, sentence in self._joiner.take_dropped():
+            self._counters.drop(reason, sentence)
+
+    def _process(self, joined: dict) -> None:
+        if not joined:  # asked for by the service; here, because the worker owns the map
+            self._sink(self._memory.snapshot(), self._last_stamp_ns, True)
+            return
+        cloud = joined["gaussians"]
+        try:
+            gaussians, semantic, depth_sigma_m = messages.cloud_to_gaussians(cloud)
+            depth = messages.decode_depth(joined["depth"])
+            camera = messages.camera_of(joined["camera_info"], depth.shape[1], depth.shape[0])
+        except messages.BadMessage as error:
+            self._counters.drop(error.reason, str(error))
+            return
+        prediction = Prediction(depth, camera, gaussians, semantic, depth_sigma_m)
+        self.accept(prediction, messages.stamp_ns(cloud.header), cloud.header.frame_id)
+
+    def _on_publish_map(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._worker.put({})
+        response.success, response.message = True, "the whole map follows on voxel_updates"
+        return response
+
+    def _on_failure(self, trace: str) -> None:
+        self._counters.drop("internal_error", "a frame failed inside the software: see the log and report it")
+        self.get_logger().error(trace)
+
+    def _publisher_sink(self) -> UpdateSink:
+        publisher = self.create_publisher(PointCloud2, "voxel_updates", INTERNAL_QOS)
+        resolution = self._values["resolution_m"]
+
+        def publish(update: VoxelUpdate, stamp_ns: int, whole: bool) -> None:
+            header = messages.to_header(stamp_ns, self.global_frame)
+            publisher.publish(messages.update_to_cloud(header, update, resolution, whole))
+
+        return publish
+
+
+def main(args: list[str] | None = None) -> int:
+    return run_nodes(lambda: [GaussianMemoryNode()], args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

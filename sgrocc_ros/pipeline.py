@@ -1,0 +1,28 @@
+"""The three nodes in one process, with direct hand-over: the default."""
+
+from __future__ import annotations
+
+import sys
+
+from sgrocc_ros.gaussian_memory_node import GaussianMemoryNode
+from sgrocc_ros.health import FrameCounters
+from sgrocc_ros.occupancy_publisher_node import OccupancyPublisherNode
+from sgrocc_ros.spatial_expert_node import SpatialExpertNode
+from sgrocc_ros.worker import run_nodes
+
+
+def make_pipeline(**node_options) -> list:
+    """The publisher, the memory and the expert, connected; the expert's worker thread does all the work."""
+    counters = FrameCounters()
+    publisher = OccupancyPublisherNode(in_pipeline=True, **node_options)
+    memory = GaussianMemoryNode(sink=publisher.accept, counters=counters, **node_options)
+    expert = SpatialExpertNode(sink=memory.accept, counters=counters, poll=memory.poll, **node_options)
+    return [publisher, memory, expert]
+
+
+def main(args: list[str] | None = None) -> int:
+    return run_nodes(make_pipeline, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

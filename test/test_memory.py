@@ -1,0 +1,283 @@
+"""The persistent map: what is remembered, confirmed, dropped, bounded; and the voxels that come out."""
+
+import numpy as np
+import pytest
+from scenes import CAMERA, depth_of_boxes, pose_at, prediction_of, random_gaussians
+
+from sgrocc.experts import Prediction
+from sgrocc.gaussians import Gaussians
+from sgrocc.labels import FREE, GENERIC, UNKNOWN
+from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, semantic_confidence
+from sgrocc.memory.gaussian_memory import GaussianMemory, MemoryConfig, _merge_per_voxel
+from sgrocc.memory.visibility import frustum_blocks, seen_through
+from sgrocc.memory.voxels import BLOCK_OFFSETS, VoxelBlocks, VoxelMap, VoxelUpdate, unique_rows
+from sgrocc.splatting import BLOCK
+
+WALL = ((2.0, -9, -9), (3, 9, 9))
+BOX = ((1.2, -0.2, -0.3), (1.5, 0.2, 0.3))
+
+
+def label_at(memory: GaussianMemory, point) -> int:
+    known = memory.snapshot()
+    index = np.floor(np.array(point) / memory.config.resolution).astype(int)
+    found = (known.indices == index).all(axis=1)
+    return int(known.labels[found][0]) if found.any() else UNKNOWN
+
+
+def fuse_boxes(memory, boxes, pose, times=1):
+    for _ in range(times):
+        update = memory.fuse(prediction_of(depth_of_boxes(boxes, CAMERA, pose)), pose)
+    return update
+
+
+def test_a_wall_is_occupied_the_air_before_it_free_and_the_rest_unknown():
+    memory = GaussianMemory()
+    fuse_boxes(memory, [WALL], pose_at(0, 0, 0))
+    assert label_at(memory, (2.04, 0.0, 0.0)) == GENERIC
+    assert label_at(memory, (1.0, 0.0, 0.0)) == FREE
+    assert label_at(memory, (2.5, 0.0, 0.0)) == UNKNOWN  # behind the wall
+    assert label_at(memory, (1.0, 2.0, 0.0)) == UNKNOWN  # outside the view
+    assert label_at(memory, (-1.0, 0.0, 0.0)) == UNKNOWN  # behind the camera
+
+
+def test_the_world_is_where_the_pose_says():
+    # The same box seen from its other side: the camera at x = 3 turned by half a turn about z.
+    memory = GaussianMemory()
+    from sgrocc.geometry import Pose
+
+    turned = Pose.from_quaternion([0, 0, 0, 1], [3, 0, 0]) @ pose_at(0, 0, 0)
+    fuse_boxes(memory, [BOX], turned)
+    assert label_at(memory, (1.48, 0.0, 0.0)) == GENERIC
+    assert label_at(memory, (1.24, 0.0, 0.0)) == UNKNOWN  # the far side is hidden
+    assert label_at(memory, (2.2, 0.0, 0.0)) == UNKNOWN or label_at(memory, (2.2, 0.0, 0.0)) == FREE
+
+
+def test_updates_add_up_to_the_snapshot():
+    memory, reader = GaussianMemory(), VoxelMap()
+    for step in range(6):
+        pose = pose_at(-0.1 * step, 0.15 * step, 0.02 * step)
+        reader.apply(memory.fuse(prediction_of(depth_of_boxes([WALL, BOX], CAMERA, pose)), pose))
+
+    def as_dict(update):
+        return {tuple(i): (label, p) for i, label, p in zip(*vars(update).values(), strict=True)}
+
+    assert as_dict(reader.known()) == as_dict(memory.snapshot())
+
+
+def test_two_memories_fed_alike_are_equal_to_the_bit():
+    results = []
+    for _ in range(2):
+        memory = GaussianMemory()
+        for step in range(4):
+            fuse_boxes(memory, [WALL, BOX], pose_at(0, 0.1 * step, 0))
+        results.append((memory.gaussians(), memory.snapshot()))
+    for one, other in zip(*results, strict=True):
+        for a, b in zip(vars(one).values(), vars(other).values(), strict=True):
+            assert (a == b).all()
+
+
+def test_a_carried_away_box_is_freed_and_the_wall_behind_stays():
+    memory = GaussianMemory()
+    fuse_boxes(memory, [WALL, BOX], pose_at(0, 0, 0), times=20)
+    assert label_at(memory, (1.24, 0, 0)) == GENERIC
+    fuse_boxes(memory, [WALL], pose_at(0, 0, 0), times=MemoryConfig().max_hits + 1)
+    assert label_at(memory, (1.24, 0, 0)) == FREE
+    assert label_at(memory, (2.04, 0, 0)) == GENERIC
+    assert memory.statistics.dropped_by_conflict > 0
+
+
+def test_what_is_hidden_by_something_nearer_is_kept():
+    memory = GaussianMemory()
+    fuse_boxes(memory, [WALL], pose_at(0, 0, 0))
+    fuse_boxes(memory, [WALL, BOX], pose_at(0, 0, 0), times=30)
+    assert label_at(memory, (2.04, 0, 0)) == GENERIC
+
+
+def test_one_flying_pixel_in_known_free_space_makes_no_voxel():
+    memory = GaussianMemory()
+    fuse_boxes(memory, [WALL], pose_at(0, 0, 0), times=5)
+    fuse_boxes(memory, [WALL, BOX], pose_at(0, 0, 0))
+    assert label_at(memory, (1.24, 0, 0)) == FREE
+    assert memory.statistics.refused_by_conflict > 0
+
+
+def test_verified_gaussians_freeze_and_moved_surfaces_are_followed():
+    memory = GaussianMemory()
+    pose = pose_at(0, 0, 0)
+    fuse_boxes(memory, [WALL], pose, times=2)
+    assert memory.statistics.updated == 0 and memory.statistics.frozen > 500
+    before = memory.gaussians().means[:, 0].mean()
+    fuse_boxes(memory, [((2.03, -9, -9), (3, 9, 9))], pose, times=3)
+    assert memory.statistics.inserted == 0
+    after = memory.gaussians().means[:, 0].mean()
+    assert before == pytest.approx(2.0, abs=1e-3) and 2.005 < after < 2.03
+
+
+def test_the_number_of_gaussians_is_bounded_and_the_stalest_go():
+    memory = GaussianMemory(MemoryConfig(max_gaussians=1500))
+    for step in range(8):
+        fuse_boxes(memory, [((2.0, -99, -9), (3, 99, 9))], pose_at(0, 1.0 * step, 0))
+        assert len(memory) <= 1500
+    assert memory.statistics.discarded_by_bound > 0
+    assert label_at(memory, (2.04, 7.0, 0)) == GENERIC
+    assert label_at(memory, (2.04, -1.5, 0)) != GENERIC
+
+
+def test_the_map_follows_the_splatted_classes():
+    logits = np.zeros((1, 11))
+    logits[0, 7] = 5
+    table = Gaussians([[0, 0, 1.0]], [[0.05] * 3], [[1, 0, 0, 0]], [0.9], logits, np.zeros((1, 0)))
+    memory = GaussianMemory()
+    prediction = Prediction(np.zeros((120, 160), np.float32), CAMERA, table, True, (0.1, 0.0))
+    update = memory.fuse(prediction, pose_at(0, 0.04, 0.04))
+    assert label_at(memory, (1.0, 0.04, 0.04)) == 8
+    assert set(update.labels) == {8}
+
+
+def test_garbage_gaussians_are_counted_and_leave_the_map_alone():
+    memory = GaussianMemory()
+    fuse_boxes(memory, [WALL], pose_at(0, 0, 0))
+    before = memory.snapshot()
+    rng = np.random.default_rng(0)
+    garbage = random_gaussians(rng, 60, 1.0)
+    garbage.means[:20] = np.nan
+    garbage.scales[20:30] = -1
+    garbage.opacities[30:40] = 7
+    garbage.rotations[40:50] = 0
+    garbage.means[50:] = 1e30
+    update = memory.fuse(Prediction(np.zeros((120, 160), np.float32), CAMERA, garbage, True, (0.1, 0)), pose_at(0, 0, 0))
+    assert memory.statistics.unusable == 60 and len(update) == 0
+    after = memory.snapshot()
+    assert all((a == b).all() for a, b in zip(vars(before).values(), vars(after).values(), strict=True))
+
+
+def test_depth_of_another_size_than_its_camera_is_refused_and_changes_nothing():
+    memory = GaussianMemory()
+    with pytest.raises(ValueError, match="10 x 10 pixels and its camera 160 x 120"):
+        memory.fuse(Prediction(np.ones((10, 10), np.float32), CAMERA, Gaussians.empty(), False, (0.1, 0)), pose_at(0, 0, 0))
+    assert memory.frames == 0 and len(memory.snapshot()) == 0
+
+
+def test_features_of_another_model_are_refused():
+    memory = GaussianMemory()
+    depth = np.zeros((120, 160), np.float32)
+    rng = np.random.default_rng(0)
+    memory.fuse(Prediction(depth, CAMERA, random_gaussians(rng, 5, 1.0, 8), True, (0.1, 0)), pose_at(0, 0, 0))
+    with pytest.raises(ValueError, match="reset the map after changing the model"):
+        memory.fuse(Prediction(depth, CAMERA, random_gaussians(rng, 5, 1.0, 4), True, (0.1, 0)), pose_at(0, 0, 0))
+
+
+def test_clear_forgets_everything():
+    memory = GaussianMemory()
+    fuse_boxes(memory, [WALL], pose_at(0, 0, 0))
+    memory.clear()
+    assert len(memory) == 0 and len(memory.snapshot()) == 0
+    fuse_boxes(memory, [WALL], pose_at(0, 0, 0))
+    assert label_at(memory, (2.04, 0, 0)) == GENERIC
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"resolution": 0.0}, "resolution is 0.0"),
+        ({"occupied_threshold": 1.0}, "occupied_threshold"),
+        ({"min_depth_m": 5.0}, "less than max_depth_m"),
+        ({"lowest_confidence": 0.9}, "lowest_confidence"),
+        ({"max_hits": 0}, "max_hits"),
+    ],
+)
+def test_settings_without_sense_are_refused(setting, words):
+    with pytest.raises(ValueError, match=words):
+        MemoryConfig(**setting)
+
+
+def test_confidences_are_the_papers_equations():
+    # eq. 6 at agreement and at one and two sigma
+    np.testing.assert_allclose(
+        geometric_confidence(np.array([1.0, 1.1, 0.8]), np.ones(3), 0.1), np.exp([0, -0.5, -2.0])
+    )
+    # eq. 7: softmax of two equal logits is 1/2; T = 0.5 doubles the differences
+    logits = np.full((3, 11), -50.0)
+    logits[0, :2] = 0
+    logits[1, 0] = 0
+    logits[2] = 0
+    expected = np.clip((np.array([0.5, 1.0, 1 / 11]) - 0.2) / 0.6, 0, 1)
+    np.testing.assert_allclose(semantic_confidence(logits), expected, atol=1e-9)
+    sharper = semantic_confidence(np.array([[1.0] + [0.0] * 10]), temperature=0.5)
+    p = np.exp(2) / (np.exp(2) + 10)
+    np.testing.assert_allclose(sharper, (p - 0.2) / 0.6)
+    # eq. 8: a new anchor has no confidence
+    np.testing.assert_allclose(hybrid_confidence(np.array([1, 0]), 0.5, 0.4), [0.2, 0.0])
+
+
+def test_merging_keeps_one_gaussian_per_voxel_weighted_by_opacity():
+    gaussians = Gaussians(
+        [[0.01, 0.01, 0.01], [0.05, 0.05, 0.05], [-0.01, 0, 0]],
+        [[0.02] * 3, [0.03] * 3, [0.5] * 3],
+        [[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]],
+        [0.25, 0.75, 0.5],
+        np.eye(11)[:3],
+        np.zeros((3, 0)),
+    )
+    merged, voxels = _merge_per_voxel(gaussians, 0.08)
+    assert voxels.tolist() == [[-1, 0, 0], [0, 0, 0]]
+    np.testing.assert_allclose(merged.means[1], [0.04] * 3, atol=1e-6)
+    np.testing.assert_allclose(merged.rotations[1], [0, 1, 0, 0])
+    np.testing.assert_allclose(merged.logits[1, :2], [0.25, 0.75], atol=1e-6)
+    assert merged.scales[0, 0] == pytest.approx(0.16)  # the bound on scales
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_voxel_blocks_find_what_was_stored(seed):
+    rng = np.random.default_rng(seed)
+    blocks = VoxelBlocks(value=(np.int32, -7))
+    voxels = np.unique(rng.integers(-100, 100, (3000, 3)), axis=0).astype(np.int32)
+    address = blocks.locate(voxels, create=True)
+    assert len(np.unique(address)) == len(voxels)
+    blocks.layer("value")[address] = np.arange(len(voxels))
+    more = rng.integers(300, 400, (50, 3))
+    assert (blocks.locate(more) == -1).all()
+    blocks.locate(more, create=True)
+    assert (blocks.layer("value")[blocks.locate(voxels)] == np.arange(len(voxels))).all()
+    assert (blocks.layer("value")[blocks.locate(more)] == -7).all()
+    assert (blocks.voxels(blocks.locate(voxels)) == voxels).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_unique_rows_are_those_of_numpy(seed):
+    rows = np.random.default_rng(seed).integers(-3, 3, (200, 3))
+    unique, inverse = unique_rows(rows)
+    expected, expected_inverse = np.unique(rows, axis=0, return_inverse=True)
+    assert (unique == expected).all() and (inverse == expected_inverse.reshape(-1)).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_see_throughs_are_those_of_the_definition(seed):
+    rng = np.random.default_rng(seed)
+    from test_geometry import random_pose
+
+    pose = random_pose(rng)
+    depth = rng.uniform(0.5, 3.0, (CAMERA.height, CAMERA.width)).astype(np.float32)
+    depth[rng.random(depth.shape) < 0.2] = 0
+    blocks = frustum_blocks(CAMERA, pose, 0.08, 1e-3, float(depth.max()))
+    mask = seen_through(blocks, depth, CAMERA, pose, 0.08, 0.12)
+    # Every voxel of a generous box around the camera, by the definition.
+    low = np.floor((pose.translation - 4) / 0.64).astype(int)
+    grid = np.stack(np.meshgrid(*[np.arange(13)] * 3, indexing="ij"), -1).reshape(-1, 3) + low
+    voxels = (grid[:, None] * BLOCK + BLOCK_OFFSETS).reshape(-1, 3)
+    centres = pose.inverse().apply((voxels + 0.5) * 0.08)
+    pixels, z = CAMERA.project(centres)
+    rows, columns, inside = CAMERA.pixel_index(pixels)
+    expected = voxels[inside & (z > 0) & (depth[rows, columns] > z + 0.12)]
+    found = (blocks[:, None] * BLOCK + BLOCK_OFFSETS)[mask]
+    expected, found = ({tuple(v) for v in voxels} for voxels in (expected, found))
+    # float32 against float64 may differ for centres within rounding of a pixel's border
+    assert len(expected ^ found) <= 0.001 * len(expected) and len(expected) > 1000
+
+
+def test_a_voxel_map_is_the_sum_of_its_updates():
+    reader = VoxelMap()
+    reader.apply(VoxelUpdate(np.array([[0, 0, 0], [5, -9, 2]], np.int32), np.array([3, 0], np.uint8), np.array([0.9, 0.1], np.float32)))
+    reader.apply(VoxelUpdate(np.array([[0, 0, 0]], np.int32), np.array([UNKNOWN], np.uint8), np.zeros(1, np.float32)))
+    known = reader.known()
+    assert known.indices.tolist() == [[5, -9, 2]] and known.labels.tolist() == [0]
