@@ -1,0 +1,1 @@
+"""ROS 2 nodes around sgrocc: cameras and poses in, semantic occupancy out."""
