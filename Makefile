@@ -1,0 +1,48 @@
+# Everything here runs in the virtual environment that tools/set_up.py makes; see `make help`.
+PYTHON ?= python3
+SGROCC_VENV ?= $(CURDIR)/.venv
+VENV_PYTHON = $(SGROCC_VENV)/bin/python
+
+# One machine only, with a shared memory large enough for images.
+export SGROCC_VENV
+export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+export FASTDDS_DEFAULT_PROFILES_FILE = $(CURDIR)/config/fastdds_localhost.xml
+# Sleeping threads leave the processor to others.
+export OMP_WAIT_POLICY = PASSIVE
+# A sourced ROS 2 stays outside.
+unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH ROS_DISTRO
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+.PHONY: help python set-up demo test soak lint clean
+
+help:
+	@echo "make demo                 set up (once) and run the demo on the recording that comes with the package"
+	@echo "make demo SEQUENCE=path   the same on a sequence of your own"
+	@echo "make test                 set up, lint and run all tests"
+	@echo "make soak                 run the pipeline for a long time and watch its memory and rate"
+	@echo "make lint                 lint only"
+	@echo "make clean                remove .venv and everything built"
+	@echo "PYTHON=python3.12 chooses the Python to set up with, SGROCC_VENV=folder the place of the environment."
+
+python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: sudo apt install python3, or name another with make PYTHON=..."; exit 1; }
+
+set-up: python
+	@$(PYTHON) tools/set_up.py
+
+demo: set-up
+	@$(VENV_PYTHON) -m sgrocc_ros.demo $(if $(SEQUENCE),--sequence "$(SEQUENCE)")
+
+soak: set-up
+	@$(VENV_PYTHON) -m sgrocc_ros.soak
+
+lint: python
+	@$(PYTHON) tools/set_up.py --test
+	@$(VENV_PYTHON) -m ruff check .
+
+test: export ROS_PYTHON_CHECK_FIELDS = 1
+test: lint
+	@$(VENV_PYTHON) -m pytest test
+
+clean:
+	rm -rf .venv .build build install log *.egg-info
