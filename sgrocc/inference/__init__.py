@@ -1,0 +1,1 @@
+"""Run exported models without torch: their manifests and the engines that run them."""

@@ -1,0 +1,283 @@
+"""The manifest of an exported model: what its ONNX file is, what goes in, what comes out. See models/README.md."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from sgrocc.labels import CLASS_NAMES, NUM_CLASSES
+
+SCHEMA_VERSION = 1
+OPSET = 18
+MANIFEST_FILE = "manifest.yaml"
+_MAX_MANIFEST_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of the network: its static shape and its numpy dtype name."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class ModelManifest:
+    """A validated manifest; the fields are those of the file, explained in models/README.md.
+
+    onnx_path: the file whose sha256 was checked; image_mean, image_std: per RGB channel, of the image divided by 255;
+    resolution_m: edge of the voxels the model was made for; depth_sigma_m: (constant, factor of depth).
+    """
+
+    name: str
+    description: str
+    onnx_path: Path
+    sha256: str
+    opset: int
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+    image_width: int
+    image_height: int
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+    classes: tuple[str, ...]
+    resolution_m: float
+    feature_size: int
+    depth_sigma_m: tuple[float, float]
+    takes_depth: bool
+    intrinsics: str
+    semantic: bool
+    trained_on: str
+    licence: str
+
+
+def load_manifest(folder: str | Path) -> ModelManifest:
+    """Read and check `folder`/manifest.yaml and the sha256 of the ONNX file beside it.
+
+    Raises FileNotFoundError where the folder or one of the two files is missing, and ValueError, in one sentence, for
+    everything else that is wrong.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no model folder {folder}: check the model's name or fetch the model")
+    path = folder / MANIFEST_FILE
+    raw = _read(path)
+    if len(raw) > _MAX_MANIFEST_BYTES:
+        raise ValueError(f"{path} has {len(raw)} bytes, which no manifest needs: fetch the model again")
+    try:
+        tree = yaml.safe_load(raw.decode("utf-8"))
+    except Exception as error:  # PyYAML lets KeyError, AttributeError and RecursionError out as well as YAMLError
+        raise ValueError(f"{path} is not YAML text ({type(error).__name__}): fetch the model again") from error
+    try:
+        fields = _checked(tree)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    onnx_path = folder / fields.pop("onnx")
+    digest = hashlib.sha256(_read(onnx_path)).hexdigest()
+    if digest != fields["sha256"]:
+        raise ValueError(f"{onnx_path} is corrupt, its sha256 is not the one in the manifest: fetch the model again")
+    return ModelManifest(onnx_path=onnx_path, **fields)
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"the model has no file {path}: fetch the model again")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
+
+
+def _checked(tree: object) -> dict:
+    """The manifest's fields, by the names of ModelManifest (and `onnx`), from the parsed YAML."""
+    if not isinstance(tree, dict):
+        raise ValueError("a manifest is a mapping of keys to values: see models/README.md")
+    # The version comes first: another version may have other keys.
+    if "schema_version" in tree and not (_is_int(tree["schema_version"]) and tree["schema_version"] == SCHEMA_VERSION):
+        raise ValueError(
+            f"schema_version is {_shown(tree['schema_version'])}, but this program reads version {SCHEMA_VERSION}: "
+            "export the model again or update the program"
+        )
+    fields = _mapping("the manifest", tree, _FIELDS)
+    image = fields.pop("image")
+    fields.pop("schema_version")
+    fields.update({f"image_{key}": value for key, value in image.items()})
+    _check_tensors(fields)
+    return fields
+
+
+def _check_tensors(fields: dict) -> None:
+    """The inputs and outputs must be those that the learned expert gives and reads."""
+    width, height = fields["image_width"], fields["image_height"]
+    inputs = {"image": (1, 3, height, width), "intrinsics": (1, 4)}
+    if fields["takes_depth"]:
+        inputs["sensor_depth"] = (1, 1, height, width)
+    means = fields["outputs"].get("means")
+    if means is None or len(means.shape) != 3:
+        raise ValueError("outputs must have `means` of shape [1, N, 3]: export the model again")
+    count = means.shape[1]
+    outputs = {
+        "depth": (1, 1, height, width),
+        "means": (1, count, 3),
+        "scales": (1, count, 3),
+        "rotations": (1, count, 4),
+        "opacities": (1, count),
+        "logits": (1, count, NUM_CLASSES),
+        "features": (1, count, fields["feature_size"]),
+    }
+    for group, expected in (("inputs", inputs), ("outputs", outputs)):
+        declared = fields[group]
+        if set(declared) != set(expected):
+            raise ValueError(f"{group} are {_names(declared)}, but must be {_names(expected)}: export the model again")
+        for name, shape in expected.items():
+            if declared[name].shape != shape:
+                raise ValueError(
+                    f"{group}.{name} has shape {list(declared[name].shape)}, but the other fields "
+                    f"make it {list(shape)}: export the model again"
+                )
+
+
+def _names(mapping: dict) -> str:
+    return ", ".join(sorted(map(str, mapping)))[:200]
+
+
+def _shown(value: object) -> str:
+    """A value for an error message: short, whatever a broken file may hold."""
+    if isinstance(value, str):
+        return repr(value[:60])
+    if value is None or isinstance(value, (bool, float)) or (_is_int(value) and abs(value) < 10**15):
+        return repr(value)
+    return f"a {type(value).__name__}"
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    # The bound refuses NaN and infinity too, and integers that no float can hold.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
+
+
+Check = Callable[[str, object], object]
+
+
+def _mapping(where: str, value: object, checks: dict[str, Check]) -> dict:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} must be a mapping with the keys {', '.join(checks)}, not {_shown(value)}")
+    missing = [key for key in checks if key not in value]
+    if missing:
+        raise ValueError(f"{where} lacks the key {missing[0]}: add it, see models/README.md")
+    unknown = [key for key in value if key not in checks]
+    if unknown:
+        raise ValueError(f"{where} has the unknown key {_shown(unknown[0])}: remove or correct it")
+    return {key: check(key, value[key]) for key, check in checks.items()}
+
+
+def _fail(key: str, wanted: str, value: object) -> ValueError:
+    return ValueError(f"{key} must be {wanted}, not {_shown(value)}")
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _fail(key, "a text", value)
+    return value.strip()
+
+
+def _matching(pattern: str, wanted: str) -> Check:
+    def check(key: str, value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise _fail(key, wanted, value)
+        return value
+
+    return check
+
+
+def _flag(key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _fail(key, "true or false", value)
+    return value
+
+
+def _integer(low: int, high: int) -> Check:
+    def check(key: str, value: object) -> int:
+        if not _is_int(value) or not low <= value <= high:
+            raise _fail(key, f"{low}" if low == high else f"an integer from {low} to {high}", value)
+        return value
+
+    return check
+
+
+def _numbers(count: int, low: float) -> Check:
+    def check(key: str, value: object) -> tuple[float, ...]:
+        if not isinstance(value, list) or len(value) != count:
+            raise _fail(key, f"a list of {count} numbers", value)
+        if not all(_is_number(item) and item >= low for item in value):
+            raise ValueError(f"{key} must hold finite numbers of at least {low:g}")
+        return tuple(float(item) for item in value)
+
+    return check
+
+
+def _length_m(key: str, value: object) -> float:
+    if not _is_number(value) or value <= 0:
+        raise _fail(key, "a positive length in metres", value)
+    return float(value)
+
+
+def _image(key: str, value: object) -> dict:
+    size = _integer(1, 8192)
+    return _mapping(key, value, {"width": size, "height": size, "mean": _numbers(3, 0.0), "std": _numbers(3, 1e-3)})
+
+
+def _class_names(key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or value != list(CLASS_NAMES):
+        raise ValueError(
+            f"{key} must be, in this order, {', '.join(CLASS_NAMES)}: this model was trained for other classes"
+        )
+    return CLASS_NAMES
+
+
+def _tensors(key: str, value: object) -> dict[str, TensorSpec]:
+    if not isinstance(value, dict) or not value:
+        raise _fail(key, "a mapping of names to {shape, dtype}", value)
+    specs = {}
+    for name, spec in value.items():
+        where = f"{key}.{name}" if isinstance(name, str) else key
+        fields = _mapping(where, spec, {"shape": _shape, "dtype": _matching("float32", "float32")})
+        specs[name] = TensorSpec(**fields)
+    return specs
+
+
+def _shape(key: str, value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value or not all(_is_int(n) and 0 <= n <= 10**9 for n in value):
+        raise _fail(key, "a list of integers (static shapes only)", value)
+    return tuple(value)
+
+
+_FIELDS: dict[str, Check] = {
+    "schema_version": _integer(SCHEMA_VERSION, SCHEMA_VERSION),
+    "name": _text,
+    "description": _text,
+    # A plain name: the ONNX file lies beside the manifest and nowhere else.
+    "onnx": _matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.onnx", "the plain name of an .onnx file beside the manifest"),
+    "sha256": _matching("[0-9a-f]{64}", "64 lower-case hexadecimal digits"),
+    "opset": _integer(OPSET, OPSET),
+    "inputs": _tensors,
+    "outputs": _tensors,
+    "image": _image,
+    "classes": _class_names,
+    "resolution_m": _length_m,
+    "feature_size": _integer(0, 4096),
+    "depth_sigma_m": _numbers(2, 0.0),
+    "takes_depth": _flag,
+    "intrinsics": _matching("scaled_to_input", "scaled_to_input"),
+    "semantic": _flag,
+    "trained_on": _text,
+    "licence": _text,
+}
