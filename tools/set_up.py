@@ -126,7 +126,7 @@ def execute(*command) -> None:
         text = LOG.read_text(errors="replace")
         text = text[text.rindex("\n$ ") :]
         cure = next((cure for signs, cure in CURES if any(sign in text for sign in signs)), None)
-        print("\n".join(f"    {line}" for line in text.strip().splitlines()[-15:]), flush=True)
+        print("", *text.strip().splitlines()[-15:], sep="\n    ", flush=True)
         cure = cure or f"Read the log {LOG}, mend what it names and run the set-up again."
         raise SetUpError(f"{Path(command[0]).name} stopped with code {code} (the full log is {LOG}). {cure}")
 
