@@ -1,0 +1,1 @@
+"""Measuring maps: ground truth from depth, scores, the OctoMap baseline, pictures and reports. Never torch or ROS."""
