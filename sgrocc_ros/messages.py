@@ -21,7 +21,6 @@ from sgrocc.gaussians import Gaussians
 from sgrocc.geometry import PinholeCamera
 from sgrocc.labels import COLOURS, FREE, NUM_CLASSES, UNKNOWN
 from sgrocc.memory.voxels import VoxelUpdate
-from sgrocc.memory.voxels import VoxelUpdate
 
 #: The longest side of an image that is believed, in pixels.
 MAX_IMAGE_SIDE = 16384
@@ -66,16 +65,17 @@ GAUSSIAN_FIELDS = {
 #: What holds for the whole frame stands in every point.
 FRAME_FIELDS = ("semantic", "sigma_constant_m", "sigma_factor")
 
-#: One voxel of 24 bytes. `rgb` is the colour as RViz and PCL expect it: 0x00RRGGBB in the bits of a float32; `whole`
-#: is 1 in every point of a cloud that replaces the earlier ones, 0 in a cloud of changes.
+#: One voxel of 24 bytes. `rgb` is the colour as RViz and PCL expect it: 0x00RRGGBB in the bits of a float32.
 VOXEL = np.dtype(
     {
-        "names": ["x", "y", "z", "rgb", "label", "whole", "probability"],
-        "formats": ["<f4", "<f4", "<f4", "<f4", "u1", "u1", "<f4"],
-        "offsets": [0, 4, 8, 12, 16, 17, 20],
+        "names": ["x", "y", "z", "rgb", "label", "probability"],
+        "formats": ["<f4", "<f4", "<f4", "<f4", "u1", "<f4"],
+        "offsets": [0, 4, 8, 12, 16, 20],
         "itemsize": 24,
     }
 )
+#: Where the field `whole` of a voxel update stands, in the gap after the label.
+WHOLE_OFFSET = 17
 
 
 class BadMessage(ValueError):
@@ -248,12 +248,11 @@ def voxels_to_cloud(
     labels: np.ndarray,
     probabilities: np.ndarray,
     colours: np.ndarray | None = None,
-    whole: bool = True,
 ) -> PointCloud2:
     """Voxels as a coloured cloud with the fields of VOXEL.
 
     centres (N, 3) metres; labels (N,) 0, 1 to 11, 255; probabilities (N,) of being occupied; colours (N, 3) uint8 RGB,
-    those of the labels where None; whole: whether the cloud replaces the earlier ones.
+    those of the labels where None.
     """
     labels = np.asarray(labels, np.uint8)
     rgb = np.asarray(COLOURS[labels] if colours is None else colours, np.uint32)
@@ -262,9 +261,8 @@ def voxels_to_cloud(
         points[name] = centres[:, axis]
     points["rgb"] = ((rgb[:, 0] << 16) | (rgb[:, 1] << 8) | rgb[:, 2]).view(np.float32)
     points["label"] = labels
-    points["whole"] = whole
     points["probability"] = probabilities
-    return _cloud_message(header, points, VOXEL, is_dense=bool(np.isfinite(centres).all()))
+    return _cloud_message(header, points, VOXEL, is_dense=True)
 
 
 def cloud_to_voxels(msg: PointCloud2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -285,21 +283,19 @@ def cloud_to_voxels(msg: PointCloud2) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def update_to_cloud(header: Header, update: VoxelUpdate, resolution: float, whole: bool) -> PointCloud2:
     """A voxel update between nodes: the cloud of voxels_to_cloud, exact for indices within +-32768.
 
-    whole: the update is the whole map and replaces what the receiver had. An empty update sends one invalid point (NaN
-    position, is_dense false) to carry it.
+    whole: the update is the whole map and replaces what the receiver had. Then the cloud has a field of that name: the
+    list of fields also arrives where there is no point.
     """
-    if not len(update):
-        return voxels_to_cloud(header, np.full((1, 3), np.nan), np.array([UNKNOWN]), np.zeros(1), whole=whole)
-    centres = (update.indices + 0.5) * resolution
-    return voxels_to_cloud(header, centres, update.labels, update.probabilities, whole=whole)
+    cloud = voxels_to_cloud(header, (update.indices + 0.5) * resolution, update.labels, update.probabilities)
+    if whole:
+        cloud.fields.append(PointField(name="whole", offset=WHOLE_OFFSET, datatype=PointField.UINT8, count=1))
+        np.frombuffer(cloud.data, np.uint8)[WHOLE_OFFSET :: VOXEL.itemsize] = 1
+    return cloud
 
 
 def cloud_to_update(msg: PointCloud2, resolution: float) -> tuple[VoxelUpdate, bool]:
     """(update, whole) of update_to_cloud; raises BadMessage (bad_cloud), for another resolution as well."""
     centres, labels, probabilities = cloud_to_voxels(msg)
-    flags = _read_points(msg, {"whole": "u1"})["whole"]
-    if not len(flags):
-        raise BadMessage("bad_cloud", "the voxel update has no point: send one invalid point for an empty update")
     cells = centres.astype(np.float64) / resolution - 0.5
     indices = np.rint(cells)
     if (np.abs(cells - indices) > CENTRE_TOLERANCE).any() or (np.abs(indices) > 2**15).any():
@@ -307,25 +303,8 @@ def cloud_to_update(msg: PointCloud2, resolution: float) -> tuple[VoxelUpdate, b
             "bad_cloud",
             f"a voxel's centre fits no voxel of {resolution:g} m: give both nodes the same resolution_m",
         )
-    return VoxelUpdate(indices.astype(np.int32), labels, probabilities), bool(flags[0])
-
-
-def update_to_cloud(header: Header, update: VoxelUpdate, resolution: float, whole: bool) -> PointCloud2:
-    """The voxels that changed in a map, or with `whole` all that it knows: then the cloud has a field `whole`, by
-    which a reader knows that it replaces what came before, even where the cloud is empty."""
-    centres = ((update.indices + 0.5) * resolution).astype(np.float32)
-    cloud = voxels_to_cloud(header, centres, update.labels, update.probabilities)
-    if whole:
-        padding = VOXEL.fields["label"][1] + 1
-        cloud.fields.append(PointField(name="whole", offset=padding, datatype=PointField.UINT8, count=1))
-    return cloud
-
-
-def cloud_to_update(msg: PointCloud2, resolution: float) -> tuple[VoxelUpdate, bool]:
-    """What update_to_cloud was given: (update, whole). Raises BadMessage (bad_cloud)."""
-    centres, labels, probabilities = cloud_to_voxels(msg)
-    indices = np.floor(centres.astype(np.float64) / resolution).astype(np.int32)
-    return VoxelUpdate(indices, labels, probabilities), any(field.name == "whole" for field in msg.fields)
+    whole = any(field.name == "whole" for field in msg.fields)
+    return VoxelUpdate(indices.astype(np.int32), labels, probabilities), whole
 
 
 def occupancy_grid_message(

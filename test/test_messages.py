@@ -510,8 +510,8 @@ def test_the_bytes_of_a_voxel():
     msg = messages.voxels_to_cloud(
         HEADER, np.array([[1.5, -2.5, 3.5]]), np.array([5], np.uint8), np.array([0.75], np.float32)
     )
-    x, y, z, blue, green, red, none, label, whole, probability = struct.unpack("<fff4BBBxxf", msg.data.tobytes())
-    assert (x, y, z, label, whole, probability) == (1.5, -2.5, 3.5, 5, 1, 0.75)
+    x, y, z, blue, green, red, none, label, probability = struct.unpack("<fff4BB3xf", msg.data.tobytes())
+    assert (x, y, z, label, probability) == (1.5, -2.5, 3.5, 5, 0.75)
     assert (red, green, blue, none) == (*COLOURS[5].tolist(), 0)
     layout = {field.name: (field.offset, field.datatype, field.count) for field in msg.fields}
     assert layout == {
@@ -520,7 +520,6 @@ def test_the_bytes_of_a_voxel():
         "z": (8, PointField.FLOAT32, 1),
         "rgb": (12, PointField.FLOAT32, 1),
         "label": (16, PointField.UINT8, 1),
-        "whole": (17, PointField.UINT8, 1),
         "probability": (20, PointField.FLOAT32, 1),
     }
     assert (msg.point_step, msg.row_step, msg.width, msg.height) == (24, 24, 1, 1)
@@ -550,9 +549,9 @@ def test_voxels_survive_exactly(read):
 @pytest.mark.parametrize("count", [0, 1, 2000])
 def test_updates_survive_exactly(count, resolution, whole, read):
     update = random_update(count)
-    decoded, decoded_whole = messages.cloud_to_update(
-        read(messages.update_to_cloud(HEADER, update, resolution, whole)), resolution
-    )
+    msg = messages.update_to_cloud(HEADER, update, resolution, whole)
+    assert msg.width == count and [msg.data[i] for i in range(17, len(msg.data), 24)] == [whole] * count
+    decoded, decoded_whole = messages.cloud_to_update(read(msg), resolution)
     assert decoded_whole is whole
     assert decoded.indices.dtype == np.int32 and decoded.indices.shape == (count, 3)
     np.testing.assert_array_equal(decoded.indices, update.indices)
@@ -581,8 +580,6 @@ def test_broken_voxels_are_refused(read):
     for other in (0.04, 0.1, 0.16):
         with refused("bad_cloud", f"fits no voxel of {other:g} m: give both nodes the same resolution"):
             messages.cloud_to_update(read(messages.update_to_cloud(HEADER, update, 0.08, True)), other)
-    with refused("bad_cloud", "has no point"):
-        messages.cloud_to_update(read(messages.voxels_to_cloud(HEADER, np.zeros((0, 3)), [], [])), 0.08)
     gaussians = messages.gaussians_to_cloud(HEADER, random_gaussians(3, 0), False, (0.1, 0.1))
     with refused("bad_cloud", "0 fields 'label' instead of one: is it on the right topic"):
         messages.cloud_to_voxels(read(gaussians))
