@@ -45,7 +45,6 @@ class GaussianMemoryNode(Node):
         self._transforms = RosTransforms(self, self._values["tf_cache_time_s"])
         self._queue = PoseQueue(self._values["pose_queue_length"], self._values["max_pose_wait_s"])
         self._last_stamp_ns = 0
-        self._occupied = 0
         self._worker = None
         if sink is None:
             self._sink = self._publisher_sink()

@@ -16,7 +16,7 @@ from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
-from sgrocc.labels import FREE, UNKNOWN
+from sgrocc.labels import FREE
 from sgrocc.memory.voxels import VoxelMap, VoxelUpdate
 from sgrocc_ros import messages, parameters
 from sgrocc_ros.octree import OctreeMap
@@ -57,7 +57,7 @@ class OccupancyPublisherNode(Node):
         self._due = {True: 0.0, False: 0.0}
         self._unsent = {True: False, False: False}
         self._heard = dict.fromkeys(OUTPUTS, 0)
-        self._publishers = {
+        self._outputs = {
             topic: self.create_publisher(
                 kind, topic, MAP_QOS, qos_overriding_options=QoSOverridingOptions.with_default_policies()
             )
@@ -133,7 +133,7 @@ class OccupancyPublisherNode(Node):
     def _new_readers(self, topics: list[str]) -> bool:
         joined = False
         for topic in topics:
-            count = self._publishers[topic].get_subscription_count()
+            count = self._outputs[topic].get_subscription_count()
             joined |= count > self._heard[topic]
             self._heard[topic] = count
         return joined
@@ -143,7 +143,7 @@ class OccupancyPublisherNode(Node):
             return
         header = messages.to_header(self._stamp_ns, self._frame_id)
         known = self._map.known()
-        occupied = (known.labels != FREE) & (known.labels != UNKNOWN)
+        occupied = known.labels != FREE
         centres = ((known.indices[occupied] + 0.5) * self._resolution).astype(np.float32)
         labels = known.labels[occupied]
         if any(topic.startswith("occupancy/octomap") for topic in topics) and self._octree is None:
@@ -168,7 +168,7 @@ class OccupancyPublisherNode(Node):
             ),
         }
         for topic in topics:
-            self._publishers[topic].publish(builders[topic]())
+            self._outputs[topic].publish(builders[topic]())
 
 
 def main(args: list[str] | None = None) -> int:

@@ -53,7 +53,7 @@ _GEOMETRIC = GeometricConfig()
 
 TABLE: tuple[Parameter, ...] = (
     Parameter("expert", "geometric", EXPERT, "geometric: sensor depth, no network; learned: the exported model named by `model`", choices=("geometric", "learned")),
-    Parameter("model", "random_expert", EXPERT, "learned expert: a folder under models/, or a path"),
+    Parameter("model", "", EXPERT, "learned expert: a folder under models/, or a path"),
     Parameter("engine", "onnxruntime", EXPERT, "learned expert: what runs the model", choices=("onnxruntime",)),
     Parameter("engine_threads", 1, EXPERT, "learned expert: threads of the engine", 1, 64),
     Parameter("depth_source", "topic", EXPERT, "topic: sensor depth from the `depth` topic; network: the learned expert's own", choices=("topic", "network")),
@@ -107,6 +107,8 @@ def complete(given: dict[str, object]) -> Values:
         raise BadParameter(str(error)) from error
     if values["expert"] == "geometric" and values["depth_source"] == "network":
         raise BadParameter("the geometric expert has no network: set depth_source to topic, or expert to learned")
+    if values["expert"] == "learned" and not values["model"]:
+        raise BadParameter("the learned expert needs a model: set `model` to a folder under models/, or to a path")
     if values["grid_min_height_m"] >= values["grid_max_height_m"]:
         raise BadParameter("grid_min_height_m must be less than grid_max_height_m")
     return values

@@ -115,10 +115,11 @@ class GaussianMemory:
         return self._pool.gaussians(self._pool.alive())
 
     def warm_up(self) -> None:
-        """Compile the splatting kernel, so that the first frame is not late."""
-        splat_blocks(Gaussians.empty(), np.zeros((1, 3), np.int32), self.config.resolution)
-        one = Gaussians(*(np.ones((1, w) if w else 1, np.float32) for w in (3, 3, 4, 0, 11, 1)))
-        splat_blocks(one, np.zeros((1, 3), np.int32), self.config.resolution)
+        """Compile the kernels (seconds, once per machine), so that the first frame is not late."""
+        camera = PinholeCamera(2, 2, 1.0, 1.0, 0.5, 0.5)
+        seed = Gaussians(*(np.full((1, w) if w else 1, 0.5, np.float32) for w in (3, 3, 4, 0, 11, 1)))
+        prediction = Prediction(np.ones((2, 2), np.float32), camera, seed, False, (0.1, 0.0))
+        GaussianMemory(self.config).fuse(prediction, Pose.identity())
 
     def snapshot(self) -> VoxelUpdate:
         """All known voxels, for a reader that joins late."""
@@ -274,10 +275,10 @@ class GaussianMemory:
         near = self._voxels.slots(neighbours)
         index = self._voxels.layer("gaussian")[self._voxels.addresses(near[near >= 0])]
         sources = self._pool.gaussians(np.sort(index[index >= 0]))
-        occupancy, classes = splat_blocks(sources, blocks, resolution, aggregation=self.config.aggregation)
+        occupancy, scores = splat_blocks(sources, blocks, resolution, aggregation=self.config.aggregation)
         addresses = self._voxels.addresses(slots)
         self._voxels.layer("occupancy")[addresses] = occupancy.reshape(len(blocks), -1)
-        self._voxels.layer("best_class")[addresses] = most_likely_class(classes).reshape(len(blocks), -1)
+        self._voxels.layer("best_class")[addresses] = most_likely_class(scores).reshape(len(blocks), -1)
         return slots
 
     def _relabel(self, addresses: np.ndarray) -> np.ndarray:

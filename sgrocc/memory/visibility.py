@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import warp as wp
 
 from sgrocc.geometry import PinholeCamera, Pose
 from sgrocc.memory.voxels import BLOCK_OFFSETS
@@ -14,7 +15,8 @@ def frustum_blocks(
 ) -> np.ndarray:
     """(B, 3) int32: the blocks that the view frustum between two depths may touch, in world block coordinates."""
     edge_m = BLOCK * resolution
-    corners = np.array([[-0.5, -0.5], [-0.5, camera.height - 0.5], [camera.width - 0.5, -0.5], [camera.width - 0.5, camera.height - 0.5]])
+    right_px, bottom_px = camera.width - 0.5, camera.height - 0.5
+    corners = np.array([[-0.5, -0.5], [-0.5, bottom_px], [right_px, -0.5], [right_px, bottom_px]])
     near = camera.back_project(corners, np.full(4, min_depth_m))
     far = camera.back_project(corners, np.full(4, max_depth_m))
     world = camera_to_world.apply(np.concatenate([near, far]))
@@ -35,6 +37,27 @@ def frustum_blocks(
     return blocks[inside]
 
 
+@wp.kernel
+def _see_through(
+    corners: wp.array(dtype=wp.vec3),
+    offsets: wp.array(dtype=wp.vec3),
+    depth: wp.array2d(dtype=wp.float32),
+    focal: wp.vec2,
+    centre: wp.vec2,
+    margin: wp.float32,
+    seen: wp.array2d(dtype=wp.bool),
+):
+    block, cell = wp.tid()
+    point = corners[block] + offsets[cell]
+    z = point[2]
+    if z > 0.0:
+        # The nearest pixel, as PinholeCamera.pixel_index has it; a test holds the two equal.
+        column = wp.int32(wp.floor(point[0] / z * focal[0] + centre[0] + 0.5))
+        row = wp.int32(wp.floor(point[1] / z * focal[1] + centre[1] + 0.5))
+        if column >= 0 and column < depth.shape[1] and row >= 0 and row < depth.shape[0]:
+            seen[block, cell] = depth[row, column] > z + margin
+
+
 def seen_through(
     blocks: np.ndarray,
     depth: np.ndarray,
@@ -50,11 +73,19 @@ def seen_through(
     world_to_camera = camera_to_world.inverse()
     corners = world_to_camera.apply(blocks * (BLOCK * resolution)).astype(np.float32)
     offsets = ((BLOCK_OFFSETS + 0.5) * resolution @ world_to_camera.rotation.T).astype(np.float32)
-    centres = (corners[:, None, :] + offsets).reshape(-1, 3)
-    # Only the part in front of the camera can be seen through; it is half of the work or less.
-    ahead = np.flatnonzero(centres[:, 2] > 0)
-    pixels, z = camera.project(centres[ahead])
-    rows, columns, inside = camera.pixel_index(pixels)
-    result = np.zeros(len(centres), bool)
-    result[ahead] = inside & (depth[rows, columns] > z + np.float32(margin_m))
-    return result.reshape(len(blocks), -1)
+    seen = wp.zeros((len(blocks), BLOCK**3), dtype=wp.bool, device="cpu")
+    wp.launch(
+        _see_through,
+        dim=seen.shape,
+        inputs=[
+            wp.array(corners, dtype=wp.vec3, device="cpu"),
+            wp.array(offsets, dtype=wp.vec3, device="cpu"),
+            wp.array(np.ascontiguousarray(depth, np.float32), dtype=wp.float32, device="cpu"),
+            wp.vec2(camera.fx, camera.fy),
+            wp.vec2(camera.cx, camera.cy),
+            margin_m,
+        ],
+        outputs=[seen],
+        device="cpu",
+    )
+    return seen.numpy()

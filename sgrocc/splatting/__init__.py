@@ -59,14 +59,14 @@ def splat_blocks(
     empty_logit: float = 1.0,
     backend=accumulate,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Occupancy and class probabilities of the voxels of some blocks.
+    """Occupancy and class scores of the voxels of some blocks.
 
     gaussians: in the grid's frame; blocks: (B, 3) distinct integer block coordinates, block b covers the voxels
     8 b .. 8 b + 7; resolution: metres; origin: (3,) metres, the corner of voxel (0, 0, 0), the frame's origin by
     default; empty_logit: additive aggregation's logit of empty space.
 
-    Returns occupancy (B, 8, 8, 8) float32 in [0, 1] and class probabilities (B, 8, 8, 8, 11) float32, which sum to 1
-    where any Gaussian reaches and are uniform elsewhere.
+    Returns occupancy (B, 8, 8, 8) float32 in [0, 1] and class scores (B, 8, 8, 8, 11) float32: the sums over the
+    Gaussians, of which the largest names the class and `class_probabilities` makes probabilities.
     """
     blocks = np.ascontiguousarray(blocks, np.int32).reshape(-1, 3)
     origin = np.zeros(3) if origin is None else np.asarray(origin, np.float64)
@@ -75,20 +75,24 @@ def splat_blocks(
     prepared = prepare(gaussians, resolution, origin, aggregation)
     log_free, semantics = backend(prepared, blocks, resolution)
     shape = (len(blocks), BLOCK, BLOCK, BLOCK)
-    semantics = semantics.reshape(*shape, -1)
+    scores = semantics.reshape(*shape, -1)
     if aggregation == "additive":
         # occupied (>= 1/2) exactly where the best class beats empty, which is the argmax over all classes
-        classes = _softmax(semantics)
-        occupancy = 1.0 / (1.0 + np.exp(np.clip(empty_logit - semantics.max(axis=-1), -60, 60)))
-        return occupancy.astype(np.float32), classes
-    occupancy = -np.expm1(log_free).reshape(shape)
-    total = semantics.sum(axis=-1, keepdims=True)
-    uniform = np.float32(1.0 / semantics.shape[-1])
-    return occupancy, np.divide(semantics, total, out=np.full_like(semantics, uniform), where=total > 0)
+        occupancy = 1.0 / (1.0 + np.exp(np.clip(empty_logit - scores.max(axis=-1), -60, 60)))
+        return occupancy.astype(np.float32), scores
+    return -np.expm1(log_free).reshape(shape), scores
+
+
+def class_probabilities(scores: np.ndarray, aggregation: str = "decoupled") -> np.ndarray:
+    """(..., 11) class scores to probabilities, which sum to 1; uniform where no Gaussian reaches."""
+    if aggregation == "additive":
+        return _softmax(scores)
+    total = scores.sum(axis=-1, keepdims=True)
+    return np.divide(scores, total, out=np.full_like(scores, 1.0 / scores.shape[-1]), where=total > 0)
 
 
 def splat_grid(gaussians: Gaussians, grid: VoxelGrid, **options) -> tuple[np.ndarray, np.ndarray]:
-    """As `splat_blocks`, for a whole grid: occupancy (X, Y, Z) and class probabilities (X, Y, Z, 11)."""
+    """As `splat_blocks`, for a whole grid: occupancy (X, Y, Z) and class scores (X, Y, Z, 11)."""
     counts = [-(-n // BLOCK) for n in grid.shape]
     blocks = np.stack(np.meshgrid(*map(np.arange, counts), indexing="ij"), axis=-1).reshape(-1, 3)
     results = splat_blocks(gaussians, blocks, grid.resolution, origin=grid.origin, **options)

@@ -10,7 +10,7 @@ import warp as wp
 if TYPE_CHECKING:
     from sgrocc.splatting import SplatInput
 
-wp.config.quiet = True
+wp.config.log_level = wp.LOG_WARNING
 
 #: An opacity of exactly 1 at a Gaussian's centre would make log(1 - a phi) infinite.
 _MAX_ALPHA = 1.0 - 1e-6

@@ -1,0 +1,281 @@
+"""Plays a recording through the running nodes over DDS and shows what came out: a table, pictures, a report, a bag."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from PIL import Image
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.serialization import deserialize_message
+from rich.console import Console
+from sensor_msgs.msg import PointCloud2
+
+from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
+from sgrocc.evaluation import pictures
+from sgrocc.evaluation.metrics import score
+from sgrocc.evaluation.occupancy import Occupancy
+from sgrocc.evaluation.report import print_table, write_report
+from sgrocc.resources import config_path
+from sgrocc_ros import messages, parameters
+from sgrocc_ros.bag import BagWriter
+from sgrocc_ros.description import Inputs, command, executables
+from sgrocc_ros.evaluate_bag import evaluate
+from sgrocc_ros.occupancy_publisher_node import MAP_QOS, OUTPUTS
+from sgrocc_ros.record_sequence import record_sequence
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHIPPED_RECORDING = REPOSITORY / "recordings" / "furnished_room"
+console = Console()
+
+
+class Listener:
+    """Subscribes to every output, as a user would, and keeps what arrives and when, by the steady clock."""
+
+    def __init__(self) -> None:
+        rclpy.init()
+        self._node = rclpy.create_node("demo_listener")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self.received: list[tuple[str, int, int, bytes]] = []  # topic, stamp, steady clock, CDR
+        self.frames: dict = {}
+        self.details: dict[str, str] = {}
+        for topic, (kind, _) in OUTPUTS.items():
+            self._node.create_subscription(
+                kind, topic, lambda raw, topic=topic: self._on_output(topic, raw), MAP_QOS, raw=True
+            )
+        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self._thread.join(2.0)
+        self._node.destroy_node()
+        rclpy.try_shutdown()
+
+    def publishers(self, topic: str) -> int:
+        return self._node.count_publishers(topic)
+
+    def last(self, topic: str) -> bytes | None:
+        return next((raw for name, _, _, raw in reversed(self.received) if name == topic), None)
+
+    def settle(self, timeout_s: float = 20.0) -> None:
+        """Wait until every received frame has been fused or dropped, and nothing has changed for two reports."""
+        deadline = time.monotonic() + timeout_s
+        before, same = None, 0
+        while time.monotonic() < deadline and same < 2:
+            time.sleep(1.1)
+            now = dict(self.frames)
+            done = bool(now) and now["received"] == now["fused"] + sum(now["dropped"].values())
+            same = same + 1 if done and now == before else 0
+            before = now
+
+    def _on_output(self, topic: str, raw: bytes) -> None:
+        # Markers have no header of their own; every other output begins with its stamp.
+        stamp_ns = 0
+        if topic != "occupancy/markers":
+            seconds, nanoseconds = struct.unpack_from("<iI", raw, 4)  # behind the four bytes of CDR encapsulation
+            stamp_ns = seconds * 1_000_000_000 + nanoseconds
+        self.received.append((topic, stamp_ns, time.monotonic_ns(), raw))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.hardware_id != "sgrocc":
+                continue
+            values = {pair.key: pair.value for pair in status.values}
+            dropped = {k.removeprefix("dropped."): int(v) for k, v in values.items() if k.startswith("dropped.")}
+            self.frames = {"received": int(values["received"]), "fused": int(values["fused"]), "dropped": dropped}
+            self.details = {k: v for k, v in values.items() if k.startswith("map.")}
+
+
+def environment() -> dict[str, str]:
+    """A DDS domain of our own on this machine alone, with shared memory large enough for images."""
+    return {
+        **os.environ,
+        "ROS_DOMAIN_ID": str(secrets.randbelow(100) + 1),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(config_path("fastdds_localhost.xml")),
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+
+
+@contextmanager
+def running_nodes(log: Path, overrides: dict[str, object], one_process: bool = True):
+    """The nodes as they run on a robot, in processes of their own; ended by SIGINT, exit codes checked."""
+    processes = []
+    with log.open("w") as stream:
+        for executable in executables(one_process):
+            line = command(executable, Inputs(), config_path("sgrocc.yaml"), overrides)
+            processes.append(subprocess.Popen(line, stdout=stream, stderr=subprocess.STDOUT))
+        try:
+            yield processes
+        finally:
+            for process in processes:
+                process.send_signal(signal.SIGINT)
+            codes = []
+            for process in processes:
+                try:
+                    codes.append(process.wait(10))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    codes.append(process.wait())
+    if any(codes):
+        raise RuntimeError(f"a node ended with exit code {max(codes, key=abs)}: read {log}")
+
+
+def play(bag: Path, rate: float, log: Path) -> dict[int, int]:
+    """Replay a bag in a process of its own; returns image stamp -> steady clock at publishing, nanoseconds."""
+    line = [sys.executable, "-m", "sgrocc_ros.replay", "--bag", str(bag), "--rate", str(rate), "--log", str(log)]
+    subprocess.run([*line, "--wait-for-subscribers", Inputs.image, Inputs.camera_info, Inputs.depth], check=True)
+    published = json.loads(log.read_text())["published"]
+    return {stamp: steady for stamp, steady in published[Inputs.image]}
+
+
+def run_once(bag: Path, out: Path, rate: float, overrides: dict[str, object]) -> tuple[Listener, dict[int, int]]:
+    """Play a bag through freshly started nodes; returns what was heard and when each image was published."""
+    listener = Listener()
+    try:
+        with running_nodes(out / "nodes.log", {"use_sim_time": True, **overrides}) as processes:
+            _wait_for(lambda: listener.publishers("occupancy/grid") > 0, processes, out / "nodes.log")
+            published = play(bag, rate, out / "published.json")
+            listener.settle()
+    finally:
+        listener.close()
+    return listener, published
+
+
+def map_heard(listener: Listener, values: parameters.Values) -> Occupancy:
+    """The occupied voxels of the last point cloud."""
+    raw = listener.last("occupancy/points")
+    if raw is None:
+        raise RuntimeError("the nodes published no map: read nodes.log beside the report")
+    centres, labels, probabilities = messages.cloud_to_voxels(deserialize_message(raw, PointCloud2))
+    indices = np.floor(centres.astype(np.float64) / values["resolution_m"]).astype(np.int32)
+    return Occupancy.from_voxels(indices, labels, probabilities, values["resolution_m"], values["global_frame"])
+
+
+def latency_ms(listener: Listener, published: dict[int, int]) -> dict[str, float | None]:
+    """Percentiles of image publish to grid receipt, of the frames whose grid came, on the machine's steady clock."""
+    delays = []
+    for topic, stamp_ns, steady_ns, _ in listener.received:
+        if topic == "occupancy/grid" and stamp_ns in published:
+            delays.append((steady_ns - published.pop(stamp_ns)) / 1e6)
+    if not delays:
+        return dict.fromkeys(("p50", "p95", "p99"))
+    return {f"p{p}": round(float(np.percentile(delays, p)), 1) for p in (50, 95, 99)}
+
+
+def sustained_hz(listener: Listener) -> float | None:
+    """Frames fused per second while frames came faster than that."""
+    times = sorted({stamp: at for topic, stamp, at, _ in listener.received if topic == "occupancy/grid"}.values())
+    if len(times) < 3:
+        return None
+    return round((len(times) - 1) / ((times[-1] - times[0]) / 1e9), 1)
+
+
+def save_outputs(listener: Listener, path: Path) -> None:
+    """What was published, as a bag that RViz and Foxglove can play."""
+    shutil.rmtree(path, ignore_errors=True)
+    names = {topic: f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}" for topic, (kind, _) in OUTPUTS.items()}
+    with BagWriter(path) as writer:
+        for topic, _, steady_ns, raw in listener.received:
+            writer.write(f"/{topic}", names[topic], steady_ns, raw)
+
+
+def draw(out: Path, occupancy: Occupancy, truth: Occupancy, sequence: PosedRgbdSequence) -> list[tuple[str, str]]:
+    """Write the pictures; returns (title, file name)."""
+    middle = sequence.frame(len(sequence) // 2)
+    views = {
+        "isometric.png": ("The map, ceiling cut away", pictures.isometric_view(occupancy)),
+        "top.png": ("From above", pictures.top_view(occupancy)),
+        "side.png": ("From the side", pictures.side_view(occupancy)),
+        "comparison.png": ("Against the ground truth from depth", pictures.comparison_view(occupancy, truth)),
+        "camera.png": (f"What the camera saw (frame {middle.index})", Image.fromarray(middle.image)),
+    }
+    for name, (_, picture) in views.items():
+        picture.save(out / name)
+    return [(title, name) for name, (title, _) in views.items()]
+
+
+def run(sequence_folder: Path, out: Path, rate: float) -> dict:
+    """The whole demo; returns the metrics and leaves the report under `out`."""
+    os.environ.update(environment())
+    out.mkdir(parents=True, exist_ok=True)
+    values = parameters.from_yaml(config_path("sgrocc.yaml"))
+    sequence = PosedRgbdSequence(sequence_folder)
+    bag = out / "recording"
+    console.rule(f"1/4 recording {sequence_folder} as a bag")
+    record_sequence(sequence, bag, overwrite=bag.exists())
+    console.rule("2/4 playing it through the nodes in real time")
+    listener, published = run_once(bag, out, rate, {})
+    console.rule("3/4 playing it again faster than it can be fused, for the sustained rate")
+    hurried, _ = run_once(bag, out, 10 * rate, {})
+    console.rule("4/4 the same offline, with OctoMap on the same depth")
+    metrics, offline, truth = evaluate(bag, Inputs(), values)
+    online = map_heard(listener, values)
+    grids = [at for topic, _, at, _ in listener.received if topic == "occupancy/grid"]
+    duration_s = (grids[-1] - grids[0]) / 1e9 if len(grids) > 1 else None
+    scores = score(online, truth)
+    metrics.update(
+        frames=listener.frames,
+        latency_ms=latency_ms(listener, published),
+        rate_hz=round((listener.frames["fused"] - 1) / duration_s, 2) if duration_s else None,
+        sustained_hz=sustained_hz(hurried),
+        map={
+            "gaussians": int(listener.details["map.gaussians"]),
+            "occupied_voxels": int(online.occupied.sum()),
+        },
+        offline={key: metrics[key] for key in ("sc_iou", "precision", "recall", "map")},
+        recording=str(sequence_folder),
+        **{key: scores[key] for key in ("sc_iou", "precision", "recall", "miou", "per_class")},
+    )
+    online.save(out / "occupancy.npz")
+    save_outputs(listener, out / "published")
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_report(out, metrics, draw(out, online, truth, sequence), [])
+    print_table(metrics)
+    console.print(f"report: {out / 'index.html'}   metrics: {out / 'metrics.json'}   outputs: {out / 'published'}")
+    return metrics
+
+
+def _wait_for(condition, processes: list[subprocess.Popen], log: Path, timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if any(process.poll() is not None for process in processes):
+            raise RuntimeError(f"a node ended at start: {log.read_text().strip().splitlines()[-1:] or log}")
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the nodes did not start within {timeout_s:g} s: read {log}")
+        time.sleep(0.1)
+
+
+def main(args: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument("--sequence", default=str(SHIPPED_RECORDING), help="folder of a posed RGB-D sequence")
+    parser.add_argument("--out", default="out/demo", help="where the report goes")
+    parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay")
+    options = parser.parse_args(args)
+    try:
+        run(Path(options.sequence), Path(options.out), options.rate)
+    except (ValueError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Run the nodes' fusion over a bag, offline: nothing is dropped for lack of time. Scores the map beside OctoMap's."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.progress import track
+
+from sgrocc.evaluation.ground_truth import DepthTruth
+from sgrocc.evaluation.metrics import score
+from sgrocc.evaluation.occupancy import Occupancy
+from sgrocc.evaluation.octomap_baseline import OctomapBaseline
+from sgrocc.evaluation.report import commit_of, print_table
+from sgrocc.experts import Frame
+from sgrocc.geometry import Pose
+from sgrocc.memory.gaussian_memory import GaussianMemory
+from sgrocc.memory.voxels import VoxelMap
+from sgrocc_ros import messages, parameters
+from sgrocc_ros.bag import BagReader
+from sgrocc_ros.description import Inputs
+from sgrocc_ros.synchronise import StampJoiner
+from sgrocc_ros.transforms import PoseUnavailable, TransformBuffer, add_tf_message
+
+
+@dataclass
+class Fused:
+    """What the fusion of a bag left behind."""
+
+    memory: GaussianMemory
+    map: VoxelMap
+    truth: DepthTruth
+    octomap: OctomapBaseline
+    received: int = 0
+    fused: int = 0
+    dropped: Counter = field(default_factory=Counter)
+    sentences: dict[str, str] = field(default_factory=dict)
+    cpu_s: float = 0.0
+
+
+def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values) -> Fused:
+    """Fuse every frame of a bag that has a pose, in the order of the stamps.
+
+    Sensor depth, where the bag has it, makes the ground truth; OctoMap gets the depth that the expert used. Raises
+    ValueError or OSError, in one sentence, for a bag or a model that cannot be used.
+    """
+    reader = BagReader(bag)
+    expert = parameters.make_expert(values)
+    needed = ["image", "camera_info"]
+    if expert.depth_source == "topic" or inputs.depth in reader.topics:
+        needed.append("depth")  # where the network brings its own depth, the sensor's makes the ground truth
+    streams = {getattr(inputs, name): name for name in needed}
+    missing = [topic for topic, name in streams.items() if topic not in reader.topics]
+    if missing:
+        raise ValueError(
+            f"{bag} has no topic {', '.join(missing)}: name the topics of its camera; it has {', '.join(sorted(reader.topics))}"
+        )
+    transforms = _read_transforms(reader)
+    config = parameters.memory_config(values)
+    limits = (config.resolution, config.min_depth_m, config.max_depth_m)
+    result = Fused(
+        GaussianMemory(config),
+        VoxelMap(),
+        DepthTruth(config.resolution, min_depth_m=config.min_depth_m, max_depth_m=config.max_depth_m),
+        OctomapBaseline(*limits),
+    )
+    result.memory.warm_up()
+    joiner = StampJoiner(
+        required=tuple(streams.values()), latched=("camera_info",), tolerance_s=values["sync_tolerance_s"], max_length=30
+    )
+
+    def drop(reason: str, sentence: str) -> None:
+        result.dropped[reason] += 1
+        result.sentences[reason] = sentence
+
+    def fuse(joined: dict) -> None:
+        image = joined["image"]
+        try:
+            rgb = messages.decode_image(image, values["image_decoder"])
+            camera = messages.camera_of(joined["camera_info"], rgb.shape[1], rgb.shape[0])
+            sensed = messages.decode_depth(joined["depth"]) if "depth" in joined else None
+            frame = Frame(rgb, camera, sensed if expert.depth_source == "topic" else None)
+            started = time.process_time()
+            prediction = expert(frame)
+            result.cpu_s += time.process_time() - started
+            pose = transforms.lookup(values["global_frame"], image.header.frame_id, messages.stamp_ns(image.header))
+            started = time.process_time()
+            update = result.memory.fuse(prediction, pose)
+            result.cpu_s += time.process_time() - started
+        except (messages.BadMessage, PoseUnavailable) as error:
+            drop(error.reason, str(error))
+        except ValueError as error:
+            drop("expert_refused", str(error))
+        else:
+            result.fused += 1
+            result.map.apply(update)
+            _add_references(result, prediction, sensed, camera, pose)
+
+    total = reader.topics[inputs.image].count
+    progress = iter(track(range(total), description="fusing", total=total))
+    for topic, message in reader.messages(list(streams)):
+        if topic == inputs.image:
+            result.received += 1
+            next(progress, None)
+        for joined in joiner.add(streams[topic], messages.stamp_ns(message.header), message, 0.0):
+            fuse(joined)
+    for joined in joiner.expire(now_s=1.0, max_wait_s=0.0):
+        fuse(joined)
+    for reason, sentence in joiner.take_dropped():
+        drop(reason, sentence)
+    next(progress, None)
+    return result
+
+
+def evaluate(
+    bag: str | Path, inputs: Inputs, values: parameters.Values, ground_truth: str | Path | None = None
+) -> tuple[dict, Occupancy, Occupancy]:
+    """Fuse and score a bag; returns (metrics, occupancy, ground truth), the metrics as in metrics.json."""
+    fused = fuse_bag(bag, inputs, values)
+    truth = Occupancy.load(ground_truth) if ground_truth else fused.truth.result(values["global_frame"])
+    occupancy = occupancy_of(fused.map, values)
+    octomap = score(fused.octomap.result(truth.grid, truth.frame_id), truth)
+    metrics = {
+        "frames": {"received": fused.received, "fused": fused.fused, "dropped": dict(fused.dropped)},
+        "latency_ms": dict.fromkeys(("p50", "p95", "p99")),
+        "rate_hz": None,
+        "cpu_ms_per_frame": {
+            "fusion": 1e3 * fused.cpu_s / max(fused.fused, 1),
+            "octomap": 1e3 * fused.octomap.cpu_s / max(fused.fused, 1),
+        },
+        "map": {"gaussians": len(fused.memory), "occupied_voxels": int(occupancy.occupied.sum())},
+        **{key: value for key, value in score(occupancy, truth).items() if key != "counts"},
+        "octomap": {key: octomap[key] for key in ("sc_iou", "precision", "recall")},
+        "depth_source": values["depth_source"],
+        "ground_truth": str(ground_truth) if ground_truth else "depth of the recording",
+        "commit": commit_of(Path(__file__).parent),
+        "configuration": values,
+        "reasons": fused.sentences,
+    }
+    return metrics, occupancy, truth
+
+
+def occupancy_of(voxels: VoxelMap, values: parameters.Values) -> Occupancy:
+    """The map as a dense grid around its known voxels."""
+    known = voxels.known()
+    return Occupancy.from_voxels(
+        known.indices, known.labels, known.probabilities, values["resolution_m"], values["global_frame"]
+    )
+
+
+def _read_transforms(reader: BagReader) -> TransformBuffer:
+    """Every transform of the bag; online a frame waits for its transform, here all are there."""
+    buffer = TransformBuffer(cache_time_s=1e9)
+    for topic, message in reader.messages([t for t in ("/tf_static", "/tf") if t in reader.topics]):
+        for problem in add_tf_message(buffer, message, static=topic == "/tf_static"):
+            print(f"evaluate_bag: {problem}", file=sys.stderr)
+    return buffer
+
+
+def _add_references(result: Fused, prediction, sensed, camera, pose: Pose) -> None:
+    if sensed is not None:
+        result.truth.add(sensed, camera.resized(sensed.shape[1], sensed.shape[0]), pose)
+    result.octomap.add(prediction.depth, prediction.camera, pose)
+
+
+def main(args: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="evaluate_bag", description=__doc__)
+    parser.add_argument("--bag", required=True, help="folder of a rosbag2 recording")
+    parser.add_argument("--out", required=True, help="folder for metrics.json and occupancy.npz")
+    parser.add_argument("--depth-source", choices=("network", "topic"), help="network: a learned model's own depth")
+    parser.add_argument("--model", help="run this exported model instead of the geometric expert")
+    parser.add_argument("--ground-truth", help="occupancy.npz to score against; else made from the recorded depth")
+    parser.add_argument("--params-file", help="parameter file of the nodes")
+    parser.add_argument("--image-topic", default=Inputs.image)
+    parser.add_argument("--camera-info-topic", default=Inputs.camera_info)
+    parser.add_argument("--depth-topic", default=Inputs.depth)
+    options = parser.parse_args(args)
+    try:
+        values = dict(parameters.from_yaml(options.params_file)) if options.params_file else parameters.complete({})
+        overrides = {"expert": "learned", "model": options.model} if options.model else {}
+        if options.depth_source:
+            overrides["depth_source"] = options.depth_source
+        values = parameters.complete({**values, **overrides})
+        inputs = Inputs(options.image_topic, options.camera_info_topic, options.depth_topic)
+        metrics, occupancy, _ = evaluate(options.bag, inputs, values, options.ground_truth)
+    except (ValueError, OSError) as error:
+        print(f"evaluate_bag: {error}", file=sys.stderr)
+        return 2
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    occupancy.save(out / "occupancy.npz")
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    print_table(metrics)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
