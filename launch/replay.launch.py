@@ -18,7 +18,9 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             DeclareLaunchArgument("bag", description="folder of a rosbag2 recording"),
-            DeclareLaunchArgument("rate", default_value="1.0", description="speed of the replay; 1 is that of recording"),
+            DeclareLaunchArgument(
+                "rate", default_value="1.0", description="speed of the replay; 1 is that of recording"
+            ),
             DeclareLaunchArgument("rviz", default_value="false", description="true: start RViz"),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(str(SHARE / "launch" / "sgrocc.launch.py")),

@@ -16,7 +16,11 @@ SHARE = Path(get_package_share_directory("sgrocc_ros"))
 ARGUMENTS = (
     ("image_topic", Inputs.image, "colour image, rectified"),
     ("camera_info_topic", Inputs.camera_info, "camera_info of that image"),
-    ("depth_topic", Inputs.depth, "depth image registered to the colour image; unused with a learned expert's own depth"),
+    (
+        "depth_topic",
+        Inputs.depth,
+        "depth image registered to the colour image; unused with a learned expert's own depth",
+    ),
     ("global_frame", "odom", "frame of the map, z up; a transform from it to the camera must be on tf"),
     ("params_file", str(SHARE / "config" / "sgrocc.yaml"), "parameter file; the arguments here win over it"),
     ("namespace", "", "namespace of the nodes and of the output topics"),
@@ -56,5 +60,7 @@ def generate_launch_description() -> LaunchDescription:
         arguments=["-d", str(SHARE / "config" / "sgrocc.rviz"), "-f", LaunchConfiguration("global_frame")],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    arguments = [DeclareLaunchArgument(name, default_value=default, description=text) for name, default, text in ARGUMENTS]
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=text) for name, default, text in ARGUMENTS
+    ]
     return LaunchDescription([*arguments, OpaqueFunction(function=start), rviz])

@@ -55,9 +55,7 @@ class Gaussians:
     def transformed(self, pose: Pose) -> Gaussians:
         """The same Gaussians in the parent frame of `pose`: q_parent = q_pose * q_child, scales unchanged."""
         rotations = multiply_quaternions(pose.quaternion.astype(np.float32), self.rotations)
-        return Gaussians(
-            pose.apply(self.means), self.scales, rotations, self.opacities, self.logits, self.features
-        )
+        return Gaussians(pose.apply(self.means), self.scales, rotations, self.opacities, self.logits, self.features)
 
     def covariances(self) -> np.ndarray:
         """(N, 3, 3) float32, Sigma = R S^2 R^T."""
@@ -65,7 +63,7 @@ class Gaussians:
         return axes @ np.swapaxes(axes, -1, -2)
 
     def finite(self) -> np.ndarray:
-        """(N,) bool: which Gaussians are usable (finite numbers, positive scales, unit rotations, opacity in [0, 1])."""
+        """(N,) bool, which are usable: finite numbers, positive scales, unit rotations, opacity in [0, 1]."""
         usable = np.ones(len(self), bool)
         for array in self.arrays().values():
             usable &= np.isfinite(array).reshape(len(self), -1).all(axis=1)

@@ -58,7 +58,8 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values) -> Fuse
     missing = [topic for topic, name in streams.items() if topic not in reader.topics]
     if missing:
         raise ValueError(
-            f"{bag} has no topic {', '.join(missing)}: name the topics of its camera; it has {', '.join(sorted(reader.topics))}"
+            f"{bag} has no topic {', '.join(missing)}: name the topics of its camera; "
+            f"it has {', '.join(sorted(reader.topics))}"
         )
     transforms = _read_transforms(reader)
     config = parameters.memory_config(values)
@@ -71,7 +72,10 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values) -> Fuse
     )
     result.memory.warm_up()
     joiner = StampJoiner(
-        required=tuple(streams.values()), latched=("camera_info",), tolerance_s=values["sync_tolerance_s"], max_length=30
+        required=tuple(streams.values()),
+        latched=("camera_info",),
+        tolerance_s=values["sync_tolerance_s"],
+        max_length=30,
     )
 
     def drop(reason: str, sentence: str) -> None:

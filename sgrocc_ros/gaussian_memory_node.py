@@ -32,9 +32,7 @@ class GaussianMemoryNode(Node):
     of its own, and publishes `voxel_updates` (PointCloud2); the service `~/publish_map` sends the whole map there.
     """
 
-    def __init__(
-        self, sink: UpdateSink | None = None, counters: FrameCounters | None = None, **node_options
-    ) -> None:
+    def __init__(self, sink: UpdateSink | None = None, counters: FrameCounters | None = None, **node_options) -> None:
         super().__init__("gaussian_memory", **node_options)
         self._values = parameters.declare(self)
         self.global_frame = self._values["global_frame"]

@@ -24,9 +24,7 @@ from sgrocc_ros.spatial_expert_node import INTERNAL_QOS
 from sgrocc_ros.worker import run_nodes
 
 #: REP-2003: maps are reliable and latched.
-MAP_QOS = QoSProfile(
-    depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
-)
+MAP_QOS = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
 #: Every output: topic, type, whether it follows the frames (or the slower octomap_rate_hz).
 OUTPUTS = {
@@ -124,7 +122,9 @@ class OccupancyPublisherNode(Node):
             topics = [topic for topic, (_, follows) in OUTPUTS.items() if follows == follows_frames]
             joined = self._new_readers(topics)
             # The map is latched: a reader who joins gets the last message, which exists only once it was built.
-            if not self._stamp_ns or not (joined or (self._unsent[follows_frames] and now >= self._due[follows_frames])):
+            if not self._stamp_ns or not (
+                joined or (self._unsent[follows_frames] and now >= self._due[follows_frames])
+            ):
                 continue
             self._due[follows_frames] = now + 1.0 / rate_hz
             self._unsent[follows_frames] = False

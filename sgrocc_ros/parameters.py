@@ -52,16 +52,36 @@ _MEMORY = MemoryConfig()
 _GEOMETRIC = GeometricConfig()
 
 TABLE: tuple[Parameter, ...] = (
-    Parameter("expert", "geometric", EXPERT, "geometric: sensor depth, no network; learned: the exported model named by `model`", choices=("geometric", "learned")),
+    Parameter(
+        "expert",
+        "geometric",
+        EXPERT,
+        "geometric: sensor depth, no network; learned: the exported model named by `model`",
+        choices=("geometric", "learned"),
+    ),
     Parameter("model", "", EXPERT, "learned expert: a folder under models/, or a path"),
     Parameter("engine", "onnxruntime", EXPERT, "learned expert: what runs the model", choices=("onnxruntime",)),
     Parameter("engine_threads", 1, EXPERT, "learned expert: threads of the engine", 1, 64),
-    Parameter("depth_source", "topic", EXPERT, "topic: sensor depth from the `depth` topic; network: the learned expert's own", choices=("topic", "network")),
-    Parameter("image_decoder", "auto", EXPERT, "numpy; cv_bridge; auto: cv_bridge for the encodings that numpy does not cover", choices=("auto", "numpy", "cv_bridge")),
+    Parameter(
+        "depth_source",
+        "topic",
+        EXPERT,
+        "topic: sensor depth from the `depth` topic; network: the learned expert's own",
+        choices=("topic", "network"),
+    ),
+    Parameter(
+        "image_decoder",
+        "auto",
+        EXPERT,
+        "numpy; cv_bridge; auto: cv_bridge for the encodings that numpy does not cover",
+        choices=("auto", "numpy", "cv_bridge"),
+    ),
     Parameter("sync_tolerance_s", 0.01, EXPERT, "how far the stamps of image and depth may differ", 0.0, 1.0),
     Parameter("max_partner_wait_s", 0.5, EXPERT, "how long an image waits for its camera_info and depth", 0.01, 60.0),
     Parameter("frame_queue_length", 1, EXPERT, "frames waiting for the worker; 1 keeps the latest only", 1, 100),
-    Parameter("max_anchors", _GEOMETRIC.max_anchors, EXPERT, "geometric expert: Gaussians per frame at most", 100, 1_000_000),
+    Parameter(
+        "max_anchors", _GEOMETRIC.max_anchors, EXPERT, "geometric expert: Gaussians per frame at most", 100, 1_000_000
+    ),
     Parameter("min_depth_m", _MEMORY.min_depth_m, MEMORY, "depth nearer than this is not used", 0.01, 10.0),
     Parameter("max_depth_m", _MEMORY.max_depth_m, MEMORY, "depth further than this is not used", 0.1, 100.0),
     Parameter("resolution_m", _MEMORY.resolution, MEMORY, "edge of a voxel", 0.01, 1.0),
@@ -69,19 +89,81 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("max_pose_wait_s", 0.5, MEMORY, "how long a frame waits for its transform", 0.0, 60.0),
     Parameter("pose_queue_length", 20, MEMORY, "frames waiting for their transform at most", 1, 1000),
     Parameter("tf_cache_time_s", 30.0, MEMORY, "how long transforms are remembered", 0.1, 3600.0),
-    Parameter("memory.max_gaussians", _MEMORY.max_gaussians, MEMORY, "hard bound; the Gaussians unseen for longest go first", 1000, 10_000_000),
-    Parameter("memory.occupied_threshold", _MEMORY.occupied_threshold, MEMORY, "splatted occupancy from which a voxel is occupied", 0.01, 0.99),
-    Parameter("memory.free_margin_m", _MEMORY.free_margin_m, MEMORY, "how far in front of the depth a voxel is looked through", 0.01, 1.0),
-    Parameter("memory.max_hits", _MEMORY.max_hits, MEMORY, "frames of contrary evidence that remove a vanished thing, at most", 1, 1000),
-    Parameter("memory.max_see_throughs", _MEMORY.max_see_throughs, MEMORY, "frames of evidence that a new thing in free space needs, at most", 1, 1000),
+    Parameter(
+        "memory.max_gaussians",
+        _MEMORY.max_gaussians,
+        MEMORY,
+        "hard bound; the Gaussians unseen for longest go first",
+        1000,
+        10_000_000,
+    ),
+    Parameter(
+        "memory.occupied_threshold",
+        _MEMORY.occupied_threshold,
+        MEMORY,
+        "splatted occupancy from which a voxel is occupied",
+        0.01,
+        0.99,
+    ),
+    Parameter(
+        "memory.free_margin_m",
+        _MEMORY.free_margin_m,
+        MEMORY,
+        "how far in front of the depth a voxel is looked through",
+        0.01,
+        1.0,
+    ),
+    Parameter(
+        "memory.max_hits",
+        _MEMORY.max_hits,
+        MEMORY,
+        "frames of contrary evidence that remove a vanished thing, at most",
+        1,
+        1000,
+    ),
+    Parameter(
+        "memory.max_see_throughs",
+        _MEMORY.max_see_throughs,
+        MEMORY,
+        "frames of evidence that a new thing in free space needs, at most",
+        1,
+        1000,
+    ),
     Parameter("memory.temperature", _MEMORY.temperature, MEMORY, "T of the semantic confidence (eq. 7)", 0.01, 10.0),
     Parameter("memory.lowest_confidence", _MEMORY.lowest_confidence, MEMORY, "tau_min of eq. 7", 0.0, 1.0),
     Parameter("memory.highest_confidence", _MEMORY.highest_confidence, MEMORY, "tau_max of eq. 7", 0.0, 1.0),
-    Parameter("memory.frozen_below", _MEMORY.frozen_below, MEMORY, "update ratios under this leave a Gaussian untouched", 0.0, 1.0),
-    Parameter("memory.aggregation", _MEMORY.aggregation, MEMORY, "how Gaussians add up to occupancy", choices=("decoupled", "additive")),
-    Parameter("publish_rate_hz", 30.0, PUBLISHER, "point cloud and grid: at most so often; they follow the frames", 0.1, 1000.0),
+    Parameter(
+        "memory.frozen_below",
+        _MEMORY.frozen_below,
+        MEMORY,
+        "update ratios under this leave a Gaussian untouched",
+        0.0,
+        1.0,
+    ),
+    Parameter(
+        "memory.aggregation",
+        _MEMORY.aggregation,
+        MEMORY,
+        "how Gaussians add up to occupancy",
+        choices=("decoupled", "additive"),
+    ),
+    Parameter(
+        "publish_rate_hz",
+        30.0,
+        PUBLISHER,
+        "point cloud and grid: at most so often; they follow the frames",
+        0.1,
+        1000.0,
+    ),
     Parameter("octomap_rate_hz", 1.0, PUBLISHER, "Octomap messages and markers: at most so often", 0.01, 100.0),
-    Parameter("grid_min_height_m", 0.1, PUBLISHER, "OccupancyGrid: lower edge of the height band in the global frame", -1000.0, 1000.0),
+    Parameter(
+        "grid_min_height_m",
+        0.1,
+        PUBLISHER,
+        "OccupancyGrid: lower edge of the height band in the global frame",
+        -1000.0,
+        1000.0,
+    ),
     Parameter("grid_max_height_m", 1.5, PUBLISHER, "OccupancyGrid: upper edge of the height band", -1000.0, 1000.0),
     Parameter("max_markers", 10_000, PUBLISHER, "cubes in the marker message at most", 1, 1_000_000),
 )
@@ -177,9 +259,7 @@ def make_expert(values: Values) -> Expert:
     """The expert that the values choose. Raises ValueError or FileNotFoundError for a model that cannot be used."""
     if values["expert"] == "geometric":
         return GeometricExpert(
-            GeometricConfig(
-                values["resolution_m"], values["min_depth_m"], values["max_depth_m"], values["max_anchors"]
-            )
+            GeometricConfig(values["resolution_m"], values["min_depth_m"], values["max_depth_m"], values["max_anchors"])
         )
     from sgrocc.experts.learned import LearnedExpert
     from sgrocc.inference.engine import load_engine

@@ -52,7 +52,10 @@ class SpatialExpertNode(Node):
         if self._expert.depth_source == "topic":
             streams.append("depth")
         self._joiner = StampJoiner(
-            required=tuple(streams), latched=("camera_info",), tolerance_s=self._values["sync_tolerance_s"], max_length=30
+            required=tuple(streams),
+            latched=("camera_info",),
+            tolerance_s=self._values["sync_tolerance_s"],
+            max_length=30,
         )
         self._worker = Worker(
             self._process,
@@ -126,9 +129,7 @@ class SpatialExpertNode(Node):
             info.publish(messages.camera_info_message(header, prediction.camera))
             depth.publish(messages.depth_message(header, prediction.depth))
             cloud.publish(
-                messages.gaussians_to_cloud(
-                    header, prediction.gaussians, prediction.semantic, prediction.depth_sigma_m
-                )
+                messages.gaussians_to_cloud(header, prediction.gaussians, prediction.semantic, prediction.depth_sigma_m)
             )
 
         return publish

@@ -121,7 +121,9 @@ def test_interpolation_runs_evenly_from_one_pose_to_the_other(seed, fraction):
     rng = np.random.default_rng(seed)
     a, b = random_pose(rng), random_pose(rng)
     between = a.interpolate(b, fraction)
-    np.testing.assert_allclose(between.translation, a.translation + fraction * (b.translation - a.translation), atol=1e-9)
+    np.testing.assert_allclose(
+        between.translation, a.translation + fraction * (b.translation - a.translation), atol=1e-9
+    )
 
     def angle(p, q):
         return np.arccos(np.clip((np.trace(p.rotation.T @ q.rotation) - 1) / 2, -1, 1))

@@ -145,7 +145,9 @@ def test_garbage_gaussians_are_counted_and_leave_the_map_alone():
     garbage.opacities[30:40] = 7
     garbage.rotations[40:50] = 0
     garbage.means[50:] = 1e30
-    update = memory.fuse(Prediction(np.zeros((120, 160), np.float32), CAMERA, garbage, True, (0.1, 0)), pose_at(0, 0, 0))
+    update = memory.fuse(
+        Prediction(np.zeros((120, 160), np.float32), CAMERA, garbage, True, (0.1, 0)), pose_at(0, 0, 0)
+    )
     assert memory.statistics.unusable == 60 and len(update) == 0
     after = memory.snapshot()
     assert all((a == b).all() for a, b in zip(vars(before).values(), vars(after).values(), strict=True))
@@ -154,7 +156,9 @@ def test_garbage_gaussians_are_counted_and_leave_the_map_alone():
 def test_depth_of_another_size_than_its_camera_is_refused_and_changes_nothing():
     memory = GaussianMemory()
     with pytest.raises(ValueError, match="10 x 10 pixels and its camera 160 x 120"):
-        memory.fuse(Prediction(np.ones((10, 10), np.float32), CAMERA, Gaussians.empty(), False, (0.1, 0)), pose_at(0, 0, 0))
+        memory.fuse(
+            Prediction(np.ones((10, 10), np.float32), CAMERA, Gaussians.empty(), False, (0.1, 0)), pose_at(0, 0, 0)
+        )
     assert memory.frames == 0 and len(memory.snapshot()) == 0
 
 
@@ -277,7 +281,11 @@ def test_see_throughs_are_those_of_the_definition(seed):
 
 def test_a_voxel_map_is_the_sum_of_its_updates():
     reader = VoxelMap()
-    reader.apply(VoxelUpdate(np.array([[0, 0, 0], [5, -9, 2]], np.int32), np.array([3, 0], np.uint8), np.array([0.9, 0.1], np.float32)))
+    reader.apply(
+        VoxelUpdate(
+            np.array([[0, 0, 0], [5, -9, 2]], np.int32), np.array([3, 0], np.uint8), np.array([0.9, 0.1], np.float32)
+        )
+    )
     reader.apply(VoxelUpdate(np.array([[0, 0, 0]], np.int32), np.array([UNKNOWN], np.uint8), np.zeros(1, np.float32)))
     known = reader.known()
     assert known.indices.tolist() == [[5, -9, 2]] and known.labels.tolist() == [0]

@@ -25,7 +25,9 @@ class PinholeCamera:
         if self.width < 1 or self.height < 1:
             raise ValueError(f"the image is {self.width} x {self.height} pixels: it must not be empty")
         if not np.isfinite([self.fx, self.fy, self.cx, self.cy]).all():
-            raise ValueError("the camera matrix holds NaN or infinity: calibrate the camera and publish its camera_info")
+            raise ValueError(
+                "the camera matrix holds NaN or infinity: calibrate the camera and publish its camera_info"
+            )
         if self.fx <= 0 or self.fy <= 0:
             raise ValueError(
                 f"the camera matrix has focal lengths {self.fx:g} and {self.fy:g}: "

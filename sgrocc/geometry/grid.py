@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class VoxelGrid:
-    """origin: (3,) float64, metres, the corner of voxel (0, 0, 0); shape: voxels along x, y, z; resolution in metres."""
+    """origin: (3,) float64 metres, the corner of voxel (0, 0, 0); shape: voxels along x, y, z; resolution: metres."""
 
     origin: np.ndarray
     shape: tuple[int, int, int]

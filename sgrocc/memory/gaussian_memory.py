@@ -265,7 +265,9 @@ class GaussianMemory:
     def _splat(self, touched: list[Gaussians]) -> np.ndarray:
         """Splat the blocks that changed Gaussians reach; returns their slots."""
         resolution = self.config.resolution
-        blocks = [_reached_blocks(gaussians, resolution, self.config.aggregation) for gaussians in touched if len(gaussians)]
+        blocks = [
+            _reached_blocks(gaussians, resolution, self.config.aggregation) for gaussians in touched if len(gaussians)
+        ]
         if not blocks:
             return np.zeros(0, np.int64)
         blocks, _ = unique_rows(np.concatenate(blocks))

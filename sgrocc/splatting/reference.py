@@ -7,9 +7,7 @@ import numpy as np
 from sgrocc.splatting import BLOCK, SUPPORT_SIGMA, SplatInput
 
 
-def accumulate_reference(
-    prepared: SplatInput, blocks: np.ndarray, resolution: float
-) -> tuple[np.ndarray, np.ndarray]:
+def accumulate_reference(prepared: SplatInput, blocks: np.ndarray, resolution: float) -> tuple[np.ndarray, np.ndarray]:
     """As `warp_kernel.accumulate`, in float64."""
     offsets = np.stack(np.meshgrid(*[np.arange(BLOCK)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     voxels = blocks[:, None, :] * BLOCK + offsets
