@@ -264,6 +264,7 @@ def pixel_of(camera: PinholeCamera) -> np.ndarray:
         ({"roi": (100, 60, 320, 240), "binning_x": 2, "binning_y": 2}, (160, 120), (100, 60), (0.5, 0.5)),
         ({}, (960, 360), (0, 0), (1.5, 0.75)),
         ({"width": 0, "height": 0}, (640, 480), (0, 0), (1, 1)),
+        ({"width": 0, "height": 0, "binning_x": 2, "binning_y": 4}, (320, 120), (0, 0), (0.5, 0.25)),
     ],
 )
 def test_the_camera_of_an_image(fields, image, offset, scale, read):
