@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,15 +45,19 @@ console = Console()
 
 
 class Listener:
-    """Subscribes to every output, as a user would, and keeps what arrives and when, by the steady clock."""
+    """Subscribes to every output, as a user would, and keeps what arrives and when, by the steady clock.
 
-    def __init__(self) -> None:
+    keep: False for a long run, where nothing but the counters is wanted.
+    """
+
+    def __init__(self, keep: bool = True) -> None:
+        self._keep = keep
         rclpy.init()
         self._node = rclpy.create_node("demo_listener")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
         self.received: list[tuple[str, int, int, bytes]] = []  # topic, stamp, steady clock, CDR
-        self.frames: dict = {}
+        self._reports: dict[str, dict] = {}  # by node
         self.details: dict[str, str] = {}
         for topic, (kind, _) in OUTPUTS.items():
             self._node.create_subscription(
@@ -68,6 +73,19 @@ class Listener:
         self._node.destroy_node()
         rclpy.try_shutdown()
 
+    @property
+    def frames(self) -> dict:
+        """{received, fused, dropped {reason: count}} of all nodes together; empty before the first report.
+
+        As processes of their own, the expert receives images and the memory node what the expert made of them.
+        """
+        reports = list(self._reports.values())
+        if not reports:
+            return {}
+        dropped = sum((Counter(report["dropped"]) for report in reports), Counter())
+        received = max(report["received"] for report in reports)
+        return {"received": received, "fused": sum(r["fused"] for r in reports), "dropped": dict(dropped)}
+
     def publishers(self, topic: str) -> int:
         return self._node.count_publishers(topic)
 
@@ -80,12 +98,14 @@ class Listener:
         before, same = None, 0
         while time.monotonic() < deadline and same < 2:
             time.sleep(1.1)
-            now = dict(self.frames)
+            now = self.frames
             done = bool(now) and now["received"] == now["fused"] + sum(now["dropped"].values())
             same = same + 1 if done and now == before else 0
             before = now
 
     def _on_output(self, topic: str, raw: bytes) -> None:
+        if not self._keep:
+            return
         # Markers have no header of their own; every other output begins with its stamp.
         stamp_ns = 0
         if topic != "occupancy/markers":
@@ -99,8 +119,12 @@ class Listener:
                 continue
             values = {pair.key: pair.value for pair in status.values}
             dropped = {k.removeprefix("dropped."): int(v) for k, v in values.items() if k.startswith("dropped.")}
-            self.frames = {"received": int(values["received"]), "fused": int(values["fused"]), "dropped": dropped}
-            self.details = {k: v for k, v in values.items() if k.startswith("map.")}
+            self._reports[status.name] = {
+                "received": int(values["received"]),
+                "fused": int(values["fused"]),
+                "dropped": dropped,
+            }
+            self.details.update({k: v for k, v in values.items() if k.startswith("map.")})
 
 
 def environment() -> dict[str, str]:
@@ -146,12 +170,14 @@ def play(bag: Path, rate: float, log: Path) -> dict[int, int]:
     return {stamp: steady for stamp, steady in published[Inputs.image]}
 
 
-def run_once(bag: Path, out: Path, rate: float, overrides: dict[str, object]) -> tuple[Listener, dict[int, int]]:
+def run_once(
+    bag: Path, out: Path, rate: float, overrides: dict[str, object], one_process: bool = True
+) -> tuple[Listener, dict[int, int]]:
     """Play a bag through freshly started nodes; returns what was heard and when each image was published."""
     listener = Listener()
     try:
-        with running_nodes(out / "nodes.log", {"use_sim_time": True, **overrides}) as processes:
-            _wait_for(lambda: listener.publishers("occupancy/grid") > 0, processes, out / "nodes.log")
+        with running_nodes(out / "nodes.log", {"use_sim_time": True, **overrides}, one_process) as processes:
+            wait_for_map(listener, processes, out / "nodes.log")
             published = play(bag, rate, out / "published.json")
             listener.settle()
     finally:
@@ -253,9 +279,10 @@ def run(sequence_folder: Path, out: Path, rate: float) -> dict:
     return metrics
 
 
-def _wait_for(condition, processes: list[subprocess.Popen], log: Path, timeout_s: float = 60.0) -> None:
+def wait_for_map(listener: Listener, processes: list[subprocess.Popen], log: Path, timeout_s: float = 60.0) -> None:
+    """Wait until the nodes offer their outputs. Raises RuntimeError where they end or take too long."""
     deadline = time.monotonic() + timeout_s
-    while not condition():
+    while not listener.publishers("occupancy/grid"):
         if any(process.poll() is not None for process in processes):
             raise RuntimeError(f"a node ended at start: {log.read_text().strip().splitlines()[-1:] or log}")
         if time.monotonic() > deadline:

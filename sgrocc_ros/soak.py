@@ -1,0 +1,111 @@
+"""Plays a recording round and round through the nodes for a long time and watches their memory, rate and drops."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
+from sgrocc_ros.demo import SHIPPED_RECORDING, Listener, environment, play, running_nodes, wait_for_map
+from sgrocc_ros.record_sequence import record_sequence
+
+#: After the first laps the process may still grow by this share: caches fill, the allocator settles.
+MAX_GROWTH = 0.10
+
+
+def run(sequence_folder: Path, out: Path, duration_s: float) -> dict:
+    """Play laps until the time is over; returns {laps: [...], failures: [sentence]}.
+
+    Each lap starts the recording's clock anew, as a bag in a loop does, and the map is kept.
+    """
+    os.environ.update(environment())
+    out.mkdir(parents=True, exist_ok=True)
+    bag = out / "recording"
+    record_sequence(PosedRgbdSequence(sequence_folder), bag, overwrite=bag.exists())
+    laps: list[dict] = []
+    table = Table("lap", "minutes", "received", "fused", "dropped", "Gaussians", "memory MB", "CPU ms/frame")
+    listener = Listener(keep=False)
+    started = time.monotonic()
+    try:
+        with running_nodes(out / "nodes.log", {"use_sim_time": True}) as processes:
+            wait_for_map(listener, processes, out / "nodes.log")
+            while not laps or time.monotonic() - started < duration_s:
+                play(bag, 1.0, out / "published.json")
+                listener.settle()
+                laps.append(_measure(processes[0].pid, listener, time.monotonic() - started, laps))
+                lap = laps[-1]
+                dropped = ", ".join(f"{n} {reason}" for reason, n in lap["dropped"].items()) or "0"
+                table.add_row(
+                    str(len(laps)),
+                    f"{lap['minutes']:.1f}",
+                    str(lap["received"]),
+                    str(lap["fused"]),
+                    dropped,
+                    str(lap["gaussians"]),
+                    f"{lap['memory_mb']:.0f}",
+                    f"{lap['cpu_ms_per_frame']:.1f}",
+                )
+    finally:
+        listener.close()
+    result = {"laps": laps, "failures": failures_of(laps)}
+    (out / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
+    Console().print(table)
+    return result
+
+
+def failures_of(laps: list[dict]) -> list[str]:
+    """What went wrong, a sentence each."""
+    failures = []
+    last = laps[-1]
+    if last["received"] != last["fused"] + sum(last["dropped"].values()):
+        failures.append(f"{last['received']} frames came, but the fused and the dropped ones do not add up to that")
+    if last["dropped"].get("internal_error"):
+        failures.append(f"{last['dropped']['internal_error']} frames failed inside the software: read nodes.log")
+    if not last["fused"]:
+        failures.append("no frame was fused: read nodes.log")
+    settled = laps[min(1, len(laps) - 1)]
+    for quantity in ("memory_mb", "gaussians"):
+        if last[quantity] > (1 + MAX_GROWTH) * settled[quantity]:
+            failures.append(f"{quantity} grew from {settled[quantity]:.0f} after lap 2 to {last[quantity]:.0f}")
+    return failures
+
+
+def _measure(pid: int, listener: Listener, elapsed_s: float, laps: list[dict]) -> dict:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    before = laps[-1] if laps else {"fused": 0, "cpu_s": 0.0}
+    return {
+        "minutes": elapsed_s / 60,
+        **listener.frames,
+        "gaussians": int(listener.details["map.gaussians"]),
+        "memory_mb": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
+        "cpu_s": cpu_s,
+        "cpu_ms_per_frame": 1e3 * (cpu_s - before["cpu_s"]) / max(listener.frames["fused"] - before["fused"], 1),
+    }
+
+
+def main(args: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="soak", description=__doc__)
+    parser.add_argument("--sequence", default=str(SHIPPED_RECORDING), help="folder of a posed RGB-D sequence")
+    parser.add_argument("--out", default="out/soak", help="where the figures go")
+    parser.add_argument("--seconds", type=float, default=600.0, help="how long")
+    options = parser.parse_args(args)
+    try:
+        failures = run(Path(options.sequence), Path(options.out), options.seconds)["failures"]
+    except (ValueError, OSError, RuntimeError) as error:
+        failures = [str(error)]
+    for failure in failures:
+        print(f"soak: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
