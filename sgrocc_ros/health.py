@@ -55,6 +55,7 @@ class Health:
     ) -> None:
         self._node, self._counters, self._details, self._repeat_s = node, counters, details, repeat_s
         self._logged: dict[str, float] = {}
+        self.last_sentences: dict[str, str] = {}  #: the latest sentence by reason
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A steady clock: diagnostics must go on when a simulated clock stands still.
         from rclpy.clock import Clock, ClockType
@@ -64,6 +65,7 @@ class Health:
     def report(self) -> None:
         counts = self._counters.as_dict()
         sentences = self._counters.take_sentences()
+        self.last_sentences.update(sentences)
         now = time.monotonic()
         for reason, sentence in sentences.items():
             if now - self._logged.get(reason, -self._repeat_s) >= self._repeat_s:

@@ -1,0 +1,394 @@
+"""The running pipeline under good and bad input: what is fused, what is dropped and why, what it says."""
+
+import importlib.util
+import os
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import rclpy
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import TransformStamped
+from nav_msgs.msg import OccupancyGrid
+from octomap_msgs.msg import Octomap
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from scenes import CAMERA, depth_of_boxes, pose_at
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import MarkerArray
+
+from sgrocc.geometry import Pose
+from sgrocc.labels import GENERIC
+from sgrocc_ros import messages, pipeline
+from sgrocc_ros.occupancy_publisher_node import MAP_QOS
+
+WALL = ((2.0, -9, -9), (3, 9, 9))
+BEST_EFFORT = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+LATCHED = QoSProfile(
+    depth=10, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
+)
+
+
+class Robot:
+    """A camera with tf, driven by the test, and a listener to the map; beside the pipeline in one executor."""
+
+    def __init__(self, context: rclpy.Context, qos: QoSProfile) -> None:
+        self.node = rclpy.create_node("robot", context=context)
+        self.image = self.node.create_publisher(Image, "image", qos)
+        self.info = self.node.create_publisher(CameraInfo, "camera_info", qos)
+        self.depth = self.node.create_publisher(Image, "depth", qos)
+        self.tf = self.node.create_publisher(TFMessage, "/tf", 100)
+        self.tf_static = self.node.create_publisher(TFMessage, "/tf_static", LATCHED)
+        self.cloud = None
+        self.node.create_subscription(PointCloud2, "occupancy/points", self._on_cloud, MAP_QOS)
+        self.stamp_ns = 1_000_000_000
+
+    def _on_cloud(self, cloud) -> None:
+        self.cloud = cloud
+
+    def ready(self) -> bool:
+        outputs = (self.image, self.info, self.depth, self.tf, self.tf_static)
+        return all(output.get_subscription_count() for output in outputs)
+
+    def frame(self, pose=None, boxes=(WALL,), camera=CAMERA):
+        """Valid messages of one frame: image, camera_info, depth; the test may spoil them before sending."""
+        self.stamp_ns += 100_000_000
+        header = messages.to_header(self.stamp_ns, "camera_optical_frame")
+        depth = messages.depth_message(header, depth_of_boxes(list(boxes), camera, pose or pose_at(0, 0, 0)))
+        image = Image(header=header, height=camera.height, width=camera.width, encoding="rgb8", step=3 * camera.width)
+        image.data = bytes(3 * camera.width * camera.height)
+        return image, messages.camera_info_message(header, camera), depth
+
+    def send(self, image=None, info=None, depth=None) -> None:
+        for publisher, message in ((self.info, info), (self.depth, depth), (self.image, image)):
+            if message is not None:
+                publisher.publish(message)
+
+    def send_pose(self, pose=None, stamp_ns=None, parent="odom", child="camera_optical_frame", quaternion=None) -> None:
+        pose = pose or pose_at(0, 0, 0)
+        stamped = TransformStamped(child_frame_id=child)
+        stamp_ns = self.stamp_ns if stamp_ns is None else stamp_ns
+        stamped.header.stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+        stamped.header.frame_id = parent
+        w, x, y, z = (float(v) for v in (pose.quaternion if quaternion is None else quaternion))
+        rotation, translation = stamped.transform.rotation, stamped.transform.translation
+        rotation.w, rotation.x, rotation.y, rotation.z = w, x, y, z
+        translation.x, translation.y, translation.z = (float(v) for v in pose.translation)
+        self.tf.publish(TFMessage(transforms=[stamped]))
+
+    def send_good_frame(self, **options) -> None:
+        messages_of_frame = self.frame(**options)
+        self.send_pose(options.get("pose"))
+        self.send(*messages_of_frame)
+
+
+class Running:
+    """The pipeline and the robot, spinning in a thread."""
+
+    def __init__(self, robot: Robot, nodes: list) -> None:
+        self.robot, self.nodes = robot, nodes
+        self.memory, self.expert = nodes[1], nodes[2]
+
+    @property
+    def counts(self) -> dict:
+        return self.expert._counters.as_dict()
+
+    def wait_for(self, condition, timeout_s: float = 10.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"waited in vain; frames: {self.counts}"
+            time.sleep(0.01)
+
+    def wait_until_fused(self, count: int) -> None:
+        self.wait_for(lambda: self.counts["fused"] == count)
+
+    def wait_until_dropped(self, reason: str, count: int = 1) -> str:
+        """Wait for drops of a reason; returns the sentence that explains them."""
+        sentences = {}
+        counters = self.expert._counters
+
+        def dropped() -> bool:
+            with counters._lock:
+                sentences.update(counters._sentences)
+            return counters.as_dict()["dropped"].get(reason, 0) >= count
+
+        self.wait_for(dropped)
+        return self._said(reason, sentences)
+
+    def _said(self, reason, sentences) -> str:
+        # The health report may have taken the sentence to the log already.
+        return sentences.get(reason) or self.memory._health.last_sentences[reason]
+
+    def map(self):
+        """The memory's map as {voxel: label}."""
+        known = self.memory._memory.snapshot()
+        return {tuple(i): int(label) for i, label in zip(known.indices.tolist(), known.labels, strict=True)}
+
+
+@contextmanager
+def running(qos: QoSProfile = BEST_EFFORT, **overrides):
+    domain = 1 + (os.getpid() + int(1e6 * time.monotonic())) % 100
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain)
+    executor = SingleThreadedExecutor(context=context)
+    options = {"max_pose_wait_s": 0.3, "max_partner_wait_s": 0.3, "frame_queue_length": 10, **overrides}
+    given = [Parameter(name, value=value) for name, value in options.items()]
+    nodes = pipeline.make_pipeline(parameter_overrides=given, context=context)
+    robot = Robot(context, qos)
+    for node in (*nodes, robot.node):
+        executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    run = Running(robot, nodes)
+    try:
+        run.wait_for(robot.ready)
+        yield run
+    finally:
+        for node in nodes:
+            node.stop()
+        executor.shutdown(timeout_sec=2.0)
+        thread.join(2.0)
+        rclpy.try_shutdown(context=context)
+
+
+@pytest.fixture(scope="module")
+def run():
+    """One pipeline with one good frame in its map, for tests that must leave the map as it is."""
+    with running() as running_pipeline:
+        running_pipeline.robot.send_good_frame()
+        running_pipeline.wait_until_fused(1)
+        yield running_pipeline
+
+
+@pytest.fixture
+def unchanged(run):
+    """Afterwards the map is what it was, and a good frame is still fused."""
+    before, fused = run.map(), run.counts["fused"]
+    yield run
+    assert run.map() == before and before
+    assert run.counts["fused"] == fused
+    run.robot.send_good_frame()
+    run.wait_until_fused(fused + 1)
+
+
+def label_in(cloud, point) -> int | None:
+    centres, labels, _ = messages.cloud_to_voxels(cloud)
+    near = np.abs(centres - np.array(point)).max(axis=1) < 0.04
+    return int(labels[near][0]) if near.any() else None
+
+
+@pytest.mark.parametrize("reliability", [QoSReliabilityPolicy.BEST_EFFORT, QoSReliabilityPolicy.RELIABLE])
+def test_a_camera_of_either_reliability_makes_a_map(reliability):
+    with running(QoSProfile(depth=5, reliability=reliability)) as run:
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        run.wait_for(lambda: run.robot.cloud is not None)
+        cloud = run.robot.cloud
+        assert label_in(cloud, (2.04, 0.04, 0.04)) == GENERIC and label_in(cloud, (1.0, 0.04, 0.04)) is None
+        assert cloud.header.frame_id == "odom"
+        # The output carries the stamp of the image, not the time of publishing.
+        assert messages.stamp_ns(cloud.header) == run.robot.stamp_ns
+
+
+def test_a_reader_who_joins_late_gets_the_map(run):
+    heard = {}
+    types = {
+        "occupancy/grid": OccupancyGrid,
+        "occupancy/octomap_binary": Octomap,
+        "occupancy/octomap_full": Octomap,
+        "occupancy/markers": MarkerArray,
+    }
+    for topic, kind in types.items():
+        run.robot.node.create_subscription(kind, topic, lambda m, topic=topic: heard.update({topic: m}), MAP_QOS)
+    run.wait_for(lambda: heard.keys() == types.keys())
+    assert 100 in heard["occupancy/grid"].data and heard["occupancy/octomap_full"].id == "ColorOcTree"
+    assert len(heard["occupancy/markers"].markers[1].points) > 100
+
+
+def test_a_late_transform_is_waited_for(run):
+    fused = run.counts["fused"]
+    run.robot.send(*run.robot.frame())
+    time.sleep(0.15)
+    assert run.counts["fused"] == fused
+    run.robot.send_pose()
+    run.wait_until_fused(fused + 1)
+
+
+def test_a_pose_between_two_transforms_is_interpolated():
+    with running() as run:
+        frame = run.robot.frame()
+        step = 50_000_000
+        run.robot.send_pose(pose_at(-0.4, 0, 0), run.robot.stamp_ns - step)
+        run.robot.send(*frame)
+        time.sleep(0.1)
+        assert run.counts["fused"] == 0
+        run.robot.send_pose(pose_at(0.4, 0, 0), run.robot.stamp_ns + step)
+        run.wait_until_fused(1)
+        voxels = run.map()
+        assert voxels[(25, 0, 0)] == GENERIC  # 2.0 to 2.08 m: the camera was at the middle, x = 0
+
+
+def test_depth_of_another_size_than_the_image_is_used():
+    with running() as run:
+        image, info, _ = run.robot.frame()
+        small = CAMERA.resized(80, 60)
+        depth = messages.depth_message(image.header, depth_of_boxes([WALL], small, pose_at(0, 0, 0)))
+        run.robot.send_pose()
+        run.robot.send(image, info, depth)
+        run.wait_until_fused(1)
+        assert run.map()[(25, 0, 0)] == GENERIC
+
+
+# -- bad input: one sentence with cause and cure, a count, and the map as it was ----------------------------------
+
+
+def test_a_wrong_encoding_is_named(unchanged):
+    image, info, depth = unchanged.robot.frame()
+    image.encoding = "yuv9"
+    unchanged.robot.send(image, info, depth)
+    # Where cv_bridge is installed it is asked for encodings that numpy does not cover, and refuses this one.
+    reason = "bad_encoding" if importlib.util.find_spec("cv_bridge") else "no_cv_bridge"
+    assert "yuv9" in unchanged.wait_until_dropped(reason)
+
+
+def test_a_depth_encoding_that_is_none_is_named(unchanged):
+    image, info, depth = unchanged.robot.frame()
+    depth.encoding = "rgb8"
+    unchanged.robot.send(image, info, depth)
+    assert "rgb8" in unchanged.wait_until_dropped("bad_depth")
+
+
+def test_truncated_rows_are_named(unchanged):
+    image, info, depth = unchanged.robot.frame()
+    image.data = image.data[:-100]
+    unchanged.robot.send(image, info, depth)
+    assert "bytes" in unchanged.wait_until_dropped("truncated_image")
+
+
+def test_padded_rows_are_fused(run):
+    fused = run.counts["fused"]
+    image, info, depth = run.robot.frame()
+    rows = np.frombuffer(depth.data, np.uint8).reshape(depth.height, depth.step)
+    depth.data = np.pad(rows, ((0, 0), (0, 24)), constant_values=255).tobytes()
+    depth.step += 24
+    run.robot.send_pose()
+    run.robot.send(image, info, depth)
+    run.wait_until_fused(fused + 1)
+    assert run.map()[(25, 0, 0)] == GENERIC
+
+
+@pytest.mark.parametrize("k", [np.zeros(9), np.full(9, np.nan)])
+def test_a_camera_matrix_that_is_none_is_named(unchanged, k):
+    image, info, depth = unchanged.robot.frame()
+    info.k = k
+    before = unchanged.counts["dropped"].get("bad_camera_info", 0)
+    unchanged.robot.send(image, info, depth)
+    assert "calibrate" in unchanged.wait_until_dropped("bad_camera_info", before + 1)
+
+
+def test_an_image_without_camera_info_is_named():
+    with running() as run:
+        image, _, depth = run.robot.frame()
+        run.robot.send_pose()
+        run.robot.send(image, None, depth)
+        assert "no camera_info has come" in run.wait_until_dropped("no_camera_info")
+        assert run.map() == {}
+
+
+def test_an_image_without_depth_is_named(unchanged):
+    image, info, _ = unchanged.robot.frame()
+    unchanged.robot.send(image, info, None)
+    assert "has no depth" in unchanged.wait_until_dropped("no_depth")
+
+
+def test_a_missing_transform_is_named():
+    with running() as run:
+        run.robot.send(*run.robot.frame())
+        sentence = run.wait_until_dropped("frame_unknown")
+        assert "camera_optical_frame" in sentence and "odom" in sentence
+        assert run.map() == {}
+
+
+def test_a_frame_in_another_tree_is_named():
+    with running() as run:
+        frame = run.robot.frame()
+        run.robot.send_pose(parent="elsewhere")
+        run.robot.send_pose(parent="odom", child="base_link")
+        run.robot.send(*frame)
+        assert "odom" in run.wait_until_dropped("frames_unconnected")
+        assert run.map() == {}
+
+
+def test_a_transform_that_never_comes_is_named(unchanged):
+    unchanged.robot.send(*unchanged.robot.frame())
+    assert "newest transform" in unchanged.wait_until_dropped("pose_in_future")
+
+
+def test_an_image_older_than_all_transforms_is_named():
+    with running() as run:
+        frame = run.robot.frame()
+        run.robot.send_pose(stamp_ns=run.robot.stamp_ns + 5_000_000_000)
+        run.robot.send(*frame)
+        assert "oldest transform" in run.wait_until_dropped("pose_in_past")
+        assert run.map() == {}
+
+
+@pytest.mark.parametrize("quaternion", [(np.nan, 0, 0, 0), (0, 0, 0, 0), (1.5, 0, 0, 0)])
+def test_a_bad_pose_is_refused_and_the_frame_dropped(unchanged, quaternion):
+    frame = unchanged.robot.frame()
+    before = unchanged.counts["dropped"].get("pose_in_future", 0)
+    refused = sum(unchanged.memory._transforms.problems.values())
+    unchanged.robot.send_pose(quaternion=quaternion)
+    unchanged.robot.send(*frame)
+    unchanged.wait_until_dropped("pose_in_future", before + 1)
+    assert sum(unchanged.memory._transforms.problems.values()) == refused + 1
+
+
+def test_transforms_in_a_loop_are_refused(unchanged):
+    refused = unchanged.memory._transforms.problems["frame_loop"]
+    unchanged.robot.send_pose(Pose.identity(), parent="camera_optical_frame", child="odom")
+    unchanged.wait_for(lambda: unchanged.memory._transforms.problems["frame_loop"] == refused + 1)
+
+
+def test_frames_that_come_too_fast_are_counted():
+    with running(frame_queue_length=1) as run:
+        for _ in range(30):
+            run.robot.send_good_frame()
+        run.wait_for(lambda: run.counts["received"] == run.counts["fused"] + sum(run.counts["dropped"].values()))
+        counts = run.counts
+        assert counts["dropped"].keys() <= {"overtaken"} and counts["fused"] >= 1
+        assert counts["received"] > 20
+
+
+def test_a_bug_in_one_frame_is_counted_and_the_next_frame_is_fused(run, monkeypatch):
+    fused = run.counts["fused"]
+
+    def broken(*_):
+        raise ZeroDivisionError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.memory._memory, "fuse", broken)
+        run.robot.send_good_frame()
+        assert "report it" in run.wait_until_dropped("internal_error")
+    run.robot.send_good_frame()
+    run.wait_until_fused(fused + 1)
+
+
+def test_the_counts_are_on_diagnostics(run):
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    heard = []
+    run.robot.node.create_subscription(DiagnosticArray, "/diagnostics", heard.append, 10)
+
+    def agrees() -> bool:
+        if not heard:
+            return False
+        values = {pair.key: pair.value for pair in heard[-1].status[0].values}
+        return values["received"] == str(run.counts["received"]) and values["fused"] == str(run.counts["fused"])
+
+    run.wait_for(agrees)
+    assert heard[-1].status[0].hardware_id == "sgrocc"
