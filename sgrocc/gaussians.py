@@ -66,6 +66,8 @@ class Gaussians:
         """(N,) bool, which are usable: finite numbers, positive scales, unit rotations, opacity in [0, 1]."""
         usable = np.ones(len(self), bool)
         for array in self.arrays().values():
-            usable &= np.isfinite(array).reshape(len(self), -1).all(axis=1)
+            finite = np.isfinite(array)
+            if not finite.all():  # row by row only where something is wrong
+                usable &= finite.reshape(len(self), -1).all(axis=1)
         usable &= (self.scales > 0).all(axis=1) & (self.opacities >= 0) & (self.opacities <= 1)
         return usable & (np.abs(np.linalg.norm(self.rotations, axis=1) - 1) < 1e-3)

@@ -64,7 +64,7 @@ class OccupancyPublisherNode(Node):
         self._wake = self.create_guard_condition(self._publish)
         from rclpy.clock import Clock, ClockType
 
-        self.create_timer(0.05, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(0.1, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
         if not in_pipeline:
             self._next_update = None
             self._whole_map = self.create_client(Trigger, "gaussian_memory/publish_map")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ class BadParameter(ValueError):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One row of the table. `low` and `high` bound a number, inclusive; `choices` bound a string."""
+    """One row of the table. `low` and `high` bound every number, inclusive; `choices` bound a string."""
 
     name: str
     default: bool | int | float | str
@@ -35,17 +34,13 @@ class Parameter:
     def checked(self, value: object) -> bool | int | float | str:
         """`value` in the parameter's type; raises BadParameter."""
         kind = type(self.default)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
+        if type(value) is not kind and not (kind is float and type(value) is int):
             raise BadParameter(f"parameter {self.name} is {value!r}: give a {kind.__name__} such as {self.default!r}")
-        if kind is float and not math.isfinite(value):
-            raise BadParameter(f"parameter {self.name} is {value}: give a finite number")
-        if self.low is not None and not self.low <= value <= self.high:
+        if self.low is not None and not self.low <= value <= self.high:  # NaN is refused here as well
             raise BadParameter(f"parameter {self.name} is {value}: give a value from {self.low:g} to {self.high:g}")
         if self.choices and value not in self.choices:
             raise BadParameter(f"parameter {self.name} is {value!r}: choose one of {', '.join(self.choices)}")
-        return value
+        return kind(value)
 
 
 _MEMORY = MemoryConfig()
@@ -78,7 +73,7 @@ TABLE: tuple[Parameter, ...] = (
     ),
     Parameter("sync_tolerance_s", 0.01, EXPERT, "how far the stamps of image and depth may differ", 0.0, 1.0),
     Parameter("max_partner_wait_s", 0.5, EXPERT, "how long an image waits for its camera_info and depth", 0.01, 60.0),
-    Parameter("frame_queue_length", 1, EXPERT, "frames waiting for the worker; 1 keeps the latest only", 1, 100),
+    Parameter("frame_queue_length", 2, EXPERT, "frames that wait for the worker; 1 keeps the latest only", 1, 100),
     Parameter(
         "max_anchors", _GEOMETRIC.max_anchors, EXPERT, "geometric expert: Gaussians per frame at most", 100, 1_000_000
     ),
@@ -165,12 +160,12 @@ TABLE: tuple[Parameter, ...] = (
         1000.0,
     ),
     Parameter("grid_max_height_m", 1.5, PUBLISHER, "OccupancyGrid: upper edge of the height band", -1000.0, 1000.0),
-    Parameter("max_markers", 10_000, PUBLISHER, "cubes in the marker message at most", 1, 1_000_000),
+    Parameter("max_markers", 5_000, PUBLISHER, "cubes in the marker message at most", 1, 1_000_000),
 )
 _BY_NAME = {parameter.name: parameter for parameter in TABLE}
 
-#: Parameters that rclpy itself declares.
-_FOREIGN = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+#: Parameters that rclpy itself declares, besides those that begin with `qos_overrides.`
+_FOREIGN = ("use_sim_time", "start_type_description_service")
 
 Values = dict[str, "bool | int | float | str"]
 
@@ -178,7 +173,7 @@ Values = dict[str, "bool | int | float | str"]
 def complete(given: dict[str, object]) -> Values:
     """All parameters, with the given ones in place of their defaults. Raises BadParameter."""
     for name in given:
-        if name not in _BY_NAME and not name.startswith(_FOREIGN):
+        if name not in _BY_NAME and name not in _FOREIGN and not name.startswith("qos_overrides."):
             near = difflib.get_close_matches(name, _BY_NAME, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]}?" if near else "see the table of parameters in the README"
             raise BadParameter(f"there is no parameter {name}: {hint}")
@@ -212,16 +207,21 @@ def declare(node) -> Values:
 
 
 def from_yaml(path: str | Path) -> Values:
-    """The values of a ROS 2 parameter file whose section is `/**`. Raises BadParameter, FileNotFoundError."""
+    """The values of a ROS 2 parameter file whose one section is `/**`. Raises BadParameter, FileNotFoundError."""
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no parameter file {path}: give the path of a YAML file")
     try:
-        content = yaml.safe_load(path.read_text())
-        given = content["/**"]["ros__parameters"]
-        assert isinstance(given, dict)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no parameter file {path}: give the path of a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AssertionError):
-        raise BadParameter(f"{path} is not a parameter file: it needs '/**:' and below it 'ros__parameters:'") from None
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except Exception as error:  # PyYAML lets more than its own YAMLError out, for broken dates or huge numbers
+        raise BadParameter(f"{path} cannot be read as YAML ({type(error).__name__}): mend it") from error
+    section = content.get("/**") if isinstance(content, dict) else None
+    given = section.get("ros__parameters") if isinstance(section, dict) else None
+    if not isinstance(given, dict):
+        raise BadParameter(f"{path} is not a parameter file: it needs '/**:' and below it 'ros__parameters:'")
+    if len(content) > 1:
+        others = ", ".join(str(name) for name in content if name != "/**")
+        raise BadParameter(f"{path} has sections that are not read here, {others}: put their parameters below '/**'")
     return complete(_flat(given))
 
 
@@ -234,8 +234,7 @@ def to_yaml() -> str:
         if parameter.node != group:
             group = parameter.node
             lines += ["", f"    # {nodes[group]}"]
-        value = yaml.safe_dump(parameter.default).splitlines()[0]
-        lines.append(f"    {parameter.name}: {value}  # {parameter.doc}{_range_of(parameter)}")
+        lines.append(f"    {parameter.name}: {_default_of(parameter)}  # {parameter.doc}{_range_of(parameter)}")
     return "\n".join(lines) + "\n"
 
 
@@ -243,7 +242,7 @@ def to_markdown() -> str:
     """The table as the README shows it."""
     lines = ["| parameter | default | meaning |", "|---|---|---|"]
     for parameter in TABLE:
-        lines.append(f"| `{parameter.name}` | `{parameter.default}` | {parameter.doc}{_range_of(parameter)} |")
+        lines.append(f"| `{parameter.name}` | `{_default_of(parameter)}` | {parameter.doc}{_range_of(parameter)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -271,9 +270,13 @@ def make_expert(values: Values) -> Expert:
     return LearnedExpert(manifest, engine, use_sensor_depth=values["depth_source"] == "topic")
 
 
+def _default_of(parameter: Parameter) -> str:
+    return yaml.safe_dump(parameter.default).splitlines()[0]
+
+
 def _range_of(parameter: Parameter) -> str:
-    if parameter.choices:
-        return f" ({' | '.join(parameter.choices)})"
+    if parameter.choices:  # no "|" between them: it would end the cell of the README's table
+        return f" ({', '.join(parameter.choices)})"
     return "" if parameter.low is None else f" ({parameter.low:g} to {parameter.high:g})"
 
 

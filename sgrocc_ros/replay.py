@@ -29,7 +29,7 @@ from rosgraph_msgs.msg import Clock
 
 from sgrocc_ros.bag import BagReader, Topic, header_stamp_ns
 
-CLOCK_PERIOD_S = 0.01
+CLOCK_PERIOD_S = 0.025
 _SETTLE_S = 0.2
 _REPORT_EVERY_S = 5.0
 

@@ -16,18 +16,18 @@ def test_gaussians_of_a_wall_lie_on_it_and_face_the_camera():
     assert len(gaussians) == 80 * 60  # every second pixel: 160 x 120 is over the bound of 16,200
     np.testing.assert_allclose(gaussians.means[:, 2], 2.0, atol=1e-5)
     normals = quaternion_to_matrix(gaussians.rotations)[:, :, 2]
-    np.testing.assert_allclose(normals, np.tile([0, 0, -1.0], (len(normals), 1)), atol=1e-4)
+    np.testing.assert_allclose(normals, np.tile([0, 0, 1.0], (len(normals), 1)), atol=1e-4)
     assert (gaussians.scales[:, 2] < gaussians.scales[:, 0]).all()
     assert (gaussians.logits == 0).all() and gaussians.finite().all()
 
 
 def test_the_normal_of_a_slanted_plane_is_right():
-    # The plane z = 2 + x/2 in the camera frame has the normal (1/2, 0, -1) towards the camera.
+    # The plane z = 2 + x/2 in the camera frame has the normal (-1/2, 0, 1) away from the camera.
     columns = np.arange(CAMERA.width)
     ray_x = (columns - CAMERA.cx) / CAMERA.fx
     depth = np.tile(2 / (1 - 0.5 * ray_x), (CAMERA.height, 1)).astype(np.float32)
     normals = quaternion_to_matrix(prediction_of(depth).gaussians.rotations)[:, :, 2]
-    expected = np.array([0.5, 0, -1]) / np.hypot(0.5, 1)
+    expected = np.array([-0.5, 0, 1]) / np.hypot(0.5, 1)
     np.testing.assert_allclose(normals, np.tile(expected, (len(normals), 1)), atol=1e-2)
 
 
@@ -35,7 +35,7 @@ def test_a_normal_does_not_straddle_a_depth_edge():
     depth = np.full((CAMERA.height, CAMERA.width), 3.0, np.float32)
     depth[:, : CAMERA.width // 2] = 1.0
     normals = quaternion_to_matrix(prediction_of(depth).gaussians.rotations)[:, :, 2]
-    np.testing.assert_allclose(normals, np.tile([0, 0, -1.0], (len(normals), 1)), atol=1e-4)
+    np.testing.assert_allclose(normals, np.tile([0, 0, 1.0], (len(normals), 1)), atol=1e-4)
 
 
 def test_opacity_falls_with_the_noise_of_the_depth():

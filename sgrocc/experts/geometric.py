@@ -8,7 +8,6 @@ import numpy as np
 
 from sgrocc.experts import Frame, Prediction
 from sgrocc.gaussians import Gaussians
-from sgrocc.geometry.pose import matrix_to_quaternion
 from sgrocc.labels import NUM_CLASSES
 
 
@@ -31,7 +30,7 @@ class GeometricExpert:
 
     The memory keeps one Gaussian per voxel, so a Gaussian stands for the patch of surface inside a voxel: its
     standard deviation is 5/8 of a voxel along the surface and half a voxel across it. Axis z of the local frame is
-    the surface normal. The opacity is the probability that the surface lies within half a voxel of the measurement,
+    the surface normal, into the surface. The opacity is the probability that the surface lies within half a voxel of the measurement,
     under the noise of a structured-light or time-of-flight sensor that grows with the square of the depth.
     """
 
@@ -108,8 +107,10 @@ def _nearer_difference(points: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _rotation_to(normals: np.ndarray) -> np.ndarray:
-    """(N, 4) quaternions whose local z axis is the given (N, 3) unit normal."""
-    helper = np.where(np.abs(normals[:, :1]) < 0.9, np.array([1, 0, 0], np.float32), np.array([0, 1, 0], np.float32))
-    x = np.cross(helper, normals)
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-    return matrix_to_quaternion(np.stack([x, np.cross(normals, x), normals], axis=-1))
+    """(N, 4) quaternions of the shortest turn of the z axis to the inward side of (N, 3) unit normals.
+
+    The normals face the camera, so their inward sides never point to -z, where the turn would be undefined.
+    """
+    inward = -normals
+    quaternions = np.stack([1 + inward[:, 2], -inward[:, 1], inward[:, 0], np.zeros(len(normals), np.float32)], axis=-1)
+    return quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True)

@@ -44,7 +44,7 @@ class MemoryConfig:
     temperature: float = 0.5
     lowest_confidence: float = 0.2
     highest_confidence: float = 0.8
-    frozen_below: float = 0.02
+    frozen_below: float = 0.05
     aggregation: str = "decoupled"
 
     def __post_init__(self) -> None:
@@ -279,8 +279,12 @@ class GaussianMemory:
         sources = self._pool.gaussians(np.sort(index[index >= 0]))
         occupancy, scores = splat_blocks(sources, blocks, resolution, aggregation=self.config.aggregation)
         addresses = self._voxels.addresses(slots)
-        self._voxels.layer("occupancy")[addresses] = occupancy.reshape(len(blocks), -1)
-        self._voxels.layer("best_class")[addresses] = most_likely_class(scores).reshape(len(blocks), -1)
+        occupancy = occupancy.reshape(addresses.shape)
+        self._voxels.layer("occupancy")[addresses] = occupancy
+        occupied = occupancy >= self.config.occupied_threshold  # nobody asks for the class of the others
+        self._voxels.layer("best_class")[addresses[occupied]] = most_likely_class(
+            scores.reshape(*addresses.shape, -1)[occupied]
+        )
         return slots
 
     def _relabel(self, addresses: np.ndarray) -> np.ndarray:

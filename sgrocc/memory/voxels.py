@@ -88,8 +88,8 @@ class VoxelBlocks:
 
     def voxels(self, addresses: np.ndarray) -> np.ndarray:
         """(M, 3) int32 voxel indices of addresses."""
-        slots, cells = np.divmod(addresses, BLOCK_VOXELS)
-        return self._coordinates[slots] * BLOCK + BLOCK_OFFSETS[cells]
+        # 512 voxels to a block: shifting is several times faster than dividing.
+        return self._coordinates[addresses >> 9] * BLOCK + BLOCK_OFFSETS[addresses & (BLOCK_VOXELS - 1)]
 
     def _reserve(self, blocks: int) -> None:
         if blocks <= len(self._coordinates):
