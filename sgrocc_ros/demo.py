@@ -31,16 +31,20 @@ from sgrocc.evaluation import pictures
 from sgrocc.evaluation.metrics import score
 from sgrocc.evaluation.occupancy import Occupancy
 from sgrocc.evaluation.report import print_table, write_report
+from sgrocc.memory.voxels import VoxelMap
 from sgrocc.resources import config_path
 from sgrocc_ros import messages, parameters
 from sgrocc_ros.bag import BagWriter
 from sgrocc_ros.description import Inputs, command, executables
-from sgrocc_ros.evaluate_bag import evaluate
+from sgrocc_ros.evaluate_bag import evaluate, occupancy_of
 from sgrocc_ros.occupancy_publisher_node import MAP_QOS, OUTPUTS
 from sgrocc_ros.record_sequence import record_sequence
+from sgrocc_ros.spatial_expert_node import INTERNAL_QOS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHIPPED_RECORDING = REPOSITORY / "recordings" / "furnished_room"
+#: What the nodes publish: the outputs, and every change of the map, free space included.
+TYPES = {**{topic: kind for topic, (kind, _) in OUTPUTS.items()}, "voxel_updates": PointCloud2}
 console = Console()
 
 
@@ -59,9 +63,10 @@ class Listener:
         self.received: list[tuple[str, int, int, bytes]] = []  # topic, stamp, steady clock, CDR
         self._reports: dict[str, dict] = {}  # by node
         self.details: dict[str, str] = {}
-        for topic, (kind, _) in OUTPUTS.items():
+        for topic, kind in TYPES.items():
+            qos = INTERNAL_QOS if topic == "voxel_updates" else MAP_QOS
             self._node.create_subscription(
-                kind, topic, lambda raw, topic=topic: self._on_output(topic, raw), MAP_QOS, raw=True
+                kind, topic, lambda raw, topic=topic: self._on_output(topic, raw), qos, raw=True
             )
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
@@ -86,8 +91,13 @@ class Listener:
         received = max(report["received"] for report in reports)
         return {"received": received, "fused": sum(r["fused"] for r in reports), "dropped": dict(dropped)}
 
-    def publishers(self, topic: str) -> int:
-        return self._node.count_publishers(topic)
+    def nodes_are_connected(self, processes: int) -> bool:
+        """Whether the nodes offer their outputs, hear tf, and hear each other where they are separate processes."""
+        listeners = {"/tf": 1}
+        if processes > 1:  # of the updates, we are one listener ourselves
+            listeners.update({"gaussians": 1, "gaussians/depth": 1, "gaussians/camera_info": 1, "voxel_updates": 2})
+        heard = all(self._node.count_subscribers(topic) >= count for topic, count in listeners.items())
+        return heard and self._node.count_publishers("occupancy/grid") > 0
 
     def last(self, topic: str) -> bytes | None:
         return next((raw for name, _, _, raw in reversed(self.received) if name == topic), None)
@@ -186,13 +196,15 @@ def run_once(
 
 
 def map_heard(listener: Listener, values: parameters.Values) -> Occupancy:
-    """The occupied voxels of the last point cloud."""
-    raw = listener.last("occupancy/points")
-    if raw is None:
-        raise RuntimeError("the nodes published no map: read nodes.log beside the report")
-    centres, labels, probabilities = messages.cloud_to_voxels(deserialize_message(raw, PointCloud2))
-    indices = np.floor(centres.astype(np.float64) / values["resolution_m"]).astype(np.int32)
-    return Occupancy.from_voxels(indices, labels, probabilities, values["resolution_m"], values["global_frame"])
+    """The sum of all voxel updates that were heard."""
+    voxels = VoxelMap()
+    for topic, _, _, raw in listener.received:
+        if topic == "voxel_updates":
+            update, whole = messages.cloud_to_update(deserialize_message(raw, PointCloud2), values["resolution_m"])
+            if whole:
+                voxels.clear()
+            voxels.apply(update)
+    return occupancy_of(voxels, values)
 
 
 def latency_ms(listener: Listener, published: dict[int, int]) -> dict[str, float | None]:
@@ -217,7 +229,7 @@ def sustained_hz(listener: Listener) -> float | None:
 def save_outputs(listener: Listener, path: Path) -> None:
     """What was published, as a bag that RViz and Foxglove can play."""
     shutil.rmtree(path, ignore_errors=True)
-    names = {topic: f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}" for topic, (kind, _) in OUTPUTS.items()}
+    names = {topic: f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}" for topic, kind in TYPES.items()}
     with BagWriter(path) as writer:
         for topic, _, steady_ns, raw in listener.received:
             writer.write(f"/{topic}", names[topic], steady_ns, raw)
@@ -280,14 +292,15 @@ def run(sequence_folder: Path, out: Path, rate: float) -> dict:
 
 
 def wait_for_map(listener: Listener, processes: list[subprocess.Popen], log: Path, timeout_s: float = 60.0) -> None:
-    """Wait until the nodes offer their outputs. Raises RuntimeError where they end or take too long."""
+    """Wait until the nodes are ready for the first frame. Raises RuntimeError where they end or take too long."""
     deadline = time.monotonic() + timeout_s
-    while not listener.publishers("occupancy/grid"):
+    while not listener.nodes_are_connected(len(processes)):
         if any(process.poll() is not None for process in processes):
             raise RuntimeError(f"a node ended at start: {log.read_text().strip().splitlines()[-1:] or log}")
         if time.monotonic() > deadline:
             raise RuntimeError(f"the nodes did not start within {timeout_s:g} s: read {log}")
         time.sleep(0.1)
+    time.sleep(1.0)  # we see them connected a little earlier than they see each other
 
 
 def main(args: list[str] | None = None) -> int:

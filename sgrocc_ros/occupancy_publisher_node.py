@@ -39,8 +39,9 @@ OUTPUTS = {
 class OccupancyPublisherNode(Node):
     """Holds the published map and sends it in the forms that other software reads, each built only when heard.
 
-    In a pipeline `accept` is called by the worker; otherwise the node subscribes `voxel_updates` and asks the memory
-    node for the whole map when it starts and whenever an update was lost.
+    In a pipeline `accept` is called by the worker, and the node publishes `voxel_updates` for whoever wants every
+    change, free space included. Otherwise it subscribes them from the memory node, and asks that for the whole map
+    when it starts and whenever an update was lost.
     """
 
     def __init__(self, in_pipeline: bool = False, **node_options) -> None:
@@ -65,7 +66,11 @@ class OccupancyPublisherNode(Node):
         from rclpy.clock import Clock, ClockType
 
         self.create_timer(0.1, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        if not in_pipeline:
+        self._updates = None
+        if in_pipeline:
+            self._updates = self.create_publisher(PointCloud2, "voxel_updates", INTERNAL_QOS)
+            self._heard["voxel_updates"] = 0
+        else:
             self._next_update = None
             self._whole_map = self.create_client(Trigger, "gaussian_memory/publish_map")
             self._asked_at = -np.inf
@@ -107,8 +112,12 @@ class OccupancyPublisherNode(Node):
     # -- publishing ----------------------------------------------------------------------------------------------
 
     def _publish(self) -> None:
+        if self._updates is not None and self._new_readers(["voxel_updates"]):
+            self._forward(self._map.known(), True)  # who joins late gets the whole map first
         while self._inbox:
             update, self._stamp_ns, whole = self._inbox.popleft()
+            if self._updates is not None and self._heard["voxel_updates"]:
+                self._forward(update, whole)
             if whole:
                 self._map.clear()
                 self._octree = None
@@ -130,10 +139,15 @@ class OccupancyPublisherNode(Node):
             self._unsent[follows_frames] = False
             self._send([topic for topic in topics if self._heard[topic]])
 
+    def _forward(self, update: VoxelUpdate, whole: bool) -> None:
+        header = messages.to_header(self._stamp_ns, self._frame_id)
+        self._updates.publish(messages.update_to_cloud(header, update, self._resolution, whole))
+
     def _new_readers(self, topics: list[str]) -> bool:
         joined = False
         for topic in topics:
-            count = self._outputs[topic].get_subscription_count()
+            output = self._updates if topic == "voxel_updates" else self._outputs[topic]
+            count = output.get_subscription_count()
             joined |= count > self._heard[topic]
             self._heard[topic] = count
         return joined

@@ -11,7 +11,7 @@ from sensor_msgs.msg import PointCloud2
 from test_octree import READERS
 
 from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
-from sgrocc.labels import COLOURS, FREE, GENERIC
+from sgrocc.labels import COLOURS, FREE, GENERIC, UNKNOWN
 from sgrocc_ros import demo, messages, parameters
 from sgrocc_ros.description import Inputs
 from sgrocc_ros.evaluate_bag import fuse_bag
@@ -89,6 +89,17 @@ def test_every_frame_is_fused(heard):
 
 def test_the_occupied_voxels_are_those_of_evaluate_bag(heard, offline):
     assert voxels_of_cloud(heard) == {v: x for v, x in offline.items() if x[0] != FREE}
+
+
+def test_the_sum_of_the_updates_is_the_map_of_evaluate_bag(heard, offline, values):
+    occupancy = demo.map_heard(heard, values)
+    known = np.argwhere(occupancy.labels != UNKNOWN)
+    corner = np.round(occupancy.origin / occupancy.resolution).astype(int)
+    voxels = {
+        tuple((corner + i).tolist()): (int(occupancy.labels[tuple(i)]), float(occupancy.probability[tuple(i)]))
+        for i in known
+    }
+    assert voxels == offline
 
 
 @pytest.mark.parametrize("read", READERS)

@@ -30,8 +30,9 @@ class GeometricExpert:
 
     The memory keeps one Gaussian per voxel, so a Gaussian stands for the patch of surface inside a voxel: its
     standard deviation is 5/8 of a voxel along the surface and half a voxel across it. Axis z of the local frame is
-    the surface normal, into the surface. The opacity is the probability that the surface lies within half a voxel of the measurement,
-    under the noise of a structured-light or time-of-flight sensor that grows with the square of the depth.
+    the surface normal, into the surface. The opacity is the probability that the surface lies within half a voxel of
+    the measurement, under the noise of a structured-light or time-of-flight sensor that grows with the square of the
+    depth.
     """
 
     depth_source = "topic"
