@@ -1,17 +1,21 @@
-"""Plays a recording through the nodes: the robot's launch file with simulated time, and the player."""
+"""Plays a recording through the nodes: the robot's launch file with simulated time, and the player.
+
+The arguments of sgrocc.launch.py are taken too. When the recording ends the nodes go on, with the map. What is started
+here speaks to this machine only, unless FASTDDS_DEFAULT_PROFILES_FILE is set to another profile.
+"""
 
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, SetEnvironmentVariable
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchDescription
-from sgrocc_ros.description import Inputs
 
 SHARE = Path(get_package_share_directory("sgrocc_ros"))
+PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -22,6 +26,10 @@ def generate_launch_description() -> LaunchDescription:
                 "rate", default_value="1.0", description="speed of the replay; 1 is that of recording"
             ),
             DeclareLaunchArgument("rviz", default_value="false", description="true: start RViz"),
+            # Fast DDS's own shared memory is too small for images: more than half of them were lost.
+            SetEnvironmentVariable(
+                PROFILE, EnvironmentVariable(PROFILE, default_value=str(SHARE / "config" / "fastdds_localhost.xml"))
+            ),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(str(SHARE / "launch" / "sgrocc.launch.py")),
                 launch_arguments={"use_sim_time": "true", "rviz": LaunchConfiguration("rviz")}.items(),
@@ -35,7 +43,7 @@ def generate_launch_description() -> LaunchDescription:
                     "--rate",
                     LaunchConfiguration("rate"),
                     "--wait-for-subscribers",
-                    Inputs.image,
+                    LaunchConfiguration("image_topic"),  # declared by the robot's launch file
                 ],
                 output="screen",
             ),

@@ -7,6 +7,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from sgrocc_ros.description import Inputs, executables
@@ -21,7 +22,11 @@ ARGUMENTS = (
         Inputs.depth,
         "depth image registered to the colour image; unused with a learned expert's own depth",
     ),
-    ("global_frame", "odom", "frame of the map, z up; a transform from it to the camera must be on tf"),
+    (
+        "global_frame",
+        "",
+        "frame of the map, z up; a transform from it to the camera must be on tf; empty: as in params_file",
+    ),
     ("params_file", str(SHARE / "config" / "sgrocc.yaml"), "parameter file; the arguments here win over it"),
     ("namespace", "", "namespace of the nodes and of the output topics"),
     ("use_sim_time", "false", "true for a bag or a simulator that publishes /clock"),
@@ -30,37 +35,53 @@ ARGUMENTS = (
     ("rviz", "false", "true: start RViz with the shipped configuration"),
 )
 
+#: What the RViz configuration shows of our outputs.
+SHOWN = ("occupancy/points", "occupancy/grid", "occupancy/markers")
+
 
 def start(context):
     def value(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
+    def is_true(name: str) -> bool:  # refuses what is neither true nor false
+        return IfCondition(LaunchConfiguration(name)).evaluate(context)
+
+    frame, params_file = value("global_frame"), Path(value("params_file"))
+    if not params_file.is_file():  # launch_ros would warn and go on without it
+        raise FileNotFoundError(f"there is no parameter file {params_file}: give params_file the path of a YAML file")
+    clock = {"use_sim_time": is_true("use_sim_time")}
+    # A frame is a string, also where YAML would read a number or a truth value.
+    overrides = {**clock, **({"global_frame": ParameterValue(frame, value_type=str)} if frame else {})}
     inputs = Inputs(value("image_topic"), value("camera_info_topic"), value("depth_topic"))
-    return [
+    nodes = [
         Node(
             package="sgrocc_ros",
             executable=executable,
             namespace=value("namespace"),
-            parameters=[
-                value("params_file"),
-                {"global_frame": value("global_frame"), "use_sim_time": value("use_sim_time") == "true"},
-            ],
+            parameters=[str(params_file), overrides],
             remappings=inputs.remappings(),
             arguments=["--ros-args", "--log-level", value("log_level")],
             output="screen",
         )
-        for executable in executables(value("one_process") == "true")
+        for executable in executables(is_true("one_process"))
     ]
+    if is_true("rviz"):
+        nodes.append(
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                namespace=value("namespace"),
+                parameters=[clock],
+                arguments=["-d", str(SHARE / "config" / "sgrocc.rviz"), *(("-f", frame) if frame else ())],
+                # The configuration names absolute topics; a relative one lies in the namespace.
+                remappings=[*((f"/{topic}", topic) for topic in SHOWN), (Inputs.image, inputs.image)],
+            )
+        )
+    return nodes
 
 
 def generate_launch_description() -> LaunchDescription:
-    rviz = Node(
-        package="rviz2",
-        executable="rviz2",
-        arguments=["-d", str(SHARE / "config" / "sgrocc.rviz"), "-f", LaunchConfiguration("global_frame")],
-        condition=IfCondition(LaunchConfiguration("rviz")),
-    )
     arguments = [
         DeclareLaunchArgument(name, default_value=default, description=text) for name, default, text in ARGUMENTS
     ]
-    return LaunchDescription([*arguments, OpaqueFunction(function=start), rviz])
+    return LaunchDescription([*arguments, OpaqueFunction(function=start)])

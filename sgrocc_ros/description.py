@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,7 @@ def command(
     if parameter_file is not None:
         line += ["--params-file", str(parameter_file)]
     for name, value in overrides.items():
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        line += ["-p", f"{name}:={text}"]
+        line += ["-p", f"{name}:={json.dumps(value)}"]  # rcl reads YAML: an unquoted string may be a number to it
     for name, topic in inputs.remappings():
         line += ["-r", f"{name}:={topic}"]
     return line
