@@ -33,10 +33,10 @@ setup(
     packages=find_packages(include=["sgrocc", "sgrocc.*", "sgrocc_ros", "sgrocc_ros.*"]),
     data_files=shared_files(),
     zip_safe=False,
-    install_requires=["numpy", "pyyaml", "pillow", "warp-lang", "onnxruntime", "octomap-python"],
+    install_requires=["numpy", "pyyaml", "pillow", "warp-lang", "onnxruntime"],
     extras_require={
         "demo": ["pyoctomap", "rosbags", "rich"],
-        "test": ["pytest<8.4", "hypothesis", "ruff", "onnx"],
+        "test": ["pytest<8.4", "hypothesis", "ruff", "onnx", "octomap-python"],
         "train": ["torch", "lightning", "onnx"],
         "tensorrt": ["tensorrt"],
     },

@@ -7,12 +7,11 @@ here speaks to this machine only, unless FASTDDS_DEFAULT_PROFILES_FILE is set to
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, SetEnvironmentVariable
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
-
-from launch import LaunchDescription
 
 SHARE = Path(get_package_share_directory("sgrocc_ros"))
 PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"

@@ -175,20 +175,24 @@ def running_nodes(log: Path, overrides: dict[str, object], one_process: bool = T
 def play(bag: Path, rate: float, log: Path) -> dict[int, int]:
     """Replay a bag in a process of its own; returns image stamp -> steady clock at publishing, nanoseconds."""
     line = [sys.executable, "-m", "sgrocc_ros.replay", "--bag", str(bag), "--rate", str(rate), "--log", str(log)]
-    subprocess.run([*line, "--wait-for-subscribers", Inputs.image, Inputs.camera_info, Inputs.depth], check=True)
+    awaited = (Inputs.image, Inputs.camera_info, Inputs.depth, "/tf", "/tf_static")
+    subprocess.run([*line, "--wait-for-subscribers", *awaited], check=True)
     published = json.loads(log.read_text())["published"]
     return {stamp: steady for stamp, steady in published[Inputs.image]}
 
 
 def run_once(
-    bag: Path, out: Path, rate: float, overrides: dict[str, object], one_process: bool = True
+    bag: Path, log: Path, rate: float, overrides: dict[str, object], one_process: bool = True
 ) -> tuple[Listener, dict[int, int]]:
-    """Play a bag through freshly started nodes; returns what was heard and when each image was published."""
+    """Play a bag through freshly started nodes; returns what was heard and when each image was published.
+
+    log: where the nodes' output goes; the player's record of what it published goes beside it, as .json.
+    """
     listener = Listener()
     try:
-        with running_nodes(out / "nodes.log", {"use_sim_time": True, **overrides}, one_process) as processes:
-            wait_for_map(listener, processes, out / "nodes.log")
-            published = play(bag, rate, out / "published.json")
+        with running_nodes(log, {"use_sim_time": True, **overrides}, one_process) as processes:
+            wait_for_map(listener, processes, log)
+            published = play(bag, rate, log.with_suffix(".json"))
             listener.settle()
     finally:
         listener.close()
@@ -232,7 +236,7 @@ def save_outputs(listener: Listener, path: Path) -> None:
     names = {topic: f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}" for topic, kind in TYPES.items()}
     with BagWriter(path) as writer:
         for topic, _, steady_ns, raw in listener.received:
-            writer.write(f"/{topic}", names[topic], steady_ns, raw)
+            writer.write(f"/{topic}", names[topic], steady_ns, raw, latched=topic in OUTPUTS)
 
 
 def draw(out: Path, occupancy: Occupancy, truth: Occupancy, sequence: PosedRgbdSequence) -> list[tuple[str, str]]:
@@ -260,9 +264,10 @@ def run(sequence_folder: Path, out: Path, rate: float) -> dict:
     console.rule(f"1/4 recording {sequence_folder} as a bag")
     record_sequence(sequence, bag, overwrite=bag.exists())
     console.rule("2/4 playing it through the nodes in real time")
-    listener, published = run_once(bag, out, rate, {})
+    listener, published = run_once(bag, out / "nodes.log", rate, {})
+    sent = len(published)
     console.rule("3/4 playing it again faster than it can be fused, for the sustained rate")
-    hurried, _ = run_once(bag, out, 10 * rate, {})
+    hurried, _ = run_once(bag, out / "nodes_hurried.log", 10 * rate, {})
     console.rule("4/4 the same offline, with OctoMap on the same depth")
     metrics, offline, truth = evaluate(bag, Inputs(), values)
     online = map_heard(listener, values)
@@ -270,7 +275,7 @@ def run(sequence_folder: Path, out: Path, rate: float) -> dict:
     duration_s = (grids[-1] - grids[0]) / 1e9 if len(grids) > 1 else None
     scores = score(online, truth)
     metrics.update(
-        frames=listener.frames,
+        frames={"sent": sent, **listener.frames},
         latency_ms=latency_ms(listener, published),
         rate_hz=round((listener.frames["fused"] - 1) / duration_s, 2) if duration_s else None,
         sustained_hz=sustained_hz(hurried),

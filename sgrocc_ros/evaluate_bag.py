@@ -12,13 +12,13 @@ from pathlib import Path
 
 from rich.progress import track
 
+from sgrocc.evaluation import octomap_baseline
 from sgrocc.evaluation.ground_truth import DepthTruth
 from sgrocc.evaluation.metrics import score
 from sgrocc.evaluation.occupancy import Occupancy
 from sgrocc.evaluation.octomap_baseline import OctomapBaseline
 from sgrocc.evaluation.report import commit_of, print_table
 from sgrocc.experts import Frame
-from sgrocc.geometry import Pose
 from sgrocc.memory.gaussian_memory import GaussianMemory
 from sgrocc.memory.voxels import VoxelMap
 from sgrocc_ros import messages, parameters
@@ -35,7 +35,7 @@ class Fused:
     memory: GaussianMemory
     map: VoxelMap
     truth: DepthTruth
-    octomap: OctomapBaseline
+    octomap: OctomapBaseline | None  #: None where pyoctomap is not installed
     received: int = 0
     fused: int = 0
     dropped: Counter = field(default_factory=Counter)
@@ -68,7 +68,7 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values) -> Fuse
         GaussianMemory(config),
         VoxelMap(),
         DepthTruth(config.resolution, min_depth_m=config.min_depth_m, max_depth_m=config.max_depth_m),
-        OctomapBaseline(*limits),
+        OctomapBaseline(*limits) if octomap_baseline.available() else None,
     )
     result.memory.warm_up()
     joiner = StampJoiner(
@@ -86,24 +86,31 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values) -> Fuse
         image = joined["image"]
         try:
             rgb = messages.decode_image(image, values["image_decoder"])
-            camera = messages.camera_of(joined["camera_info"], rgb.shape[1], rgb.shape[0])
+            rectified = values["image_is_rectified"]
+            camera = messages.camera_of(joined["camera_info"], rgb.shape[1], rgb.shape[0], rectified)
             sensed = messages.decode_depth(joined["depth"]) if "depth" in joined else None
             frame = Frame(rgb, camera, sensed if expert.depth_source == "topic" else None)
             started = time.process_time()
             prediction = expert(frame)
-            result.cpu_s += time.process_time() - started
             pose = transforms.lookup(values["global_frame"], image.header.frame_id, messages.stamp_ns(image.header))
-            started = time.process_time()
-            update = result.memory.fuse(prediction, pose)
-            result.cpu_s += time.process_time() - started
         except (messages.BadMessage, PoseUnavailable) as error:
             drop(error.reason, str(error))
+            return
         except ValueError as error:
             drop("expert_refused", str(error))
-        else:
-            result.fused += 1
-            result.map.apply(update)
-            _add_references(result, prediction, sensed, camera, pose)
+            return
+        try:
+            update = result.memory.fuse(prediction, pose)
+        except ValueError as error:
+            drop("memory_refused", str(error))
+            return
+        result.cpu_s += time.process_time() - started
+        result.fused += 1
+        result.map.apply(update)
+        if sensed is not None:
+            result.truth.add(sensed, camera.resized(sensed.shape[1], sensed.shape[0]), pose)
+        if result.octomap is not None:
+            result.octomap.add(prediction.depth, prediction.camera, pose)
 
     total = reader.topics[inputs.image].count
     progress = iter(track(range(total), description="fusing", total=total))
@@ -128,18 +135,21 @@ def evaluate(
     fused = fuse_bag(bag, inputs, values)
     truth = Occupancy.load(ground_truth) if ground_truth else fused.truth.result(values["global_frame"])
     occupancy = occupancy_of(fused.map, values)
-    octomap = score(fused.octomap.result(truth.grid, truth.frame_id), truth)
+    octomap, octomap_ms = None, None
+    if fused.octomap is not None:
+        octomap = score(fused.octomap.result(truth.grid, truth.frame_id), truth)
+        octomap_ms = 1e3 * fused.octomap.cpu_s / max(fused.fused, 1)
     metrics = {
         "frames": {"received": fused.received, "fused": fused.fused, "dropped": dict(fused.dropped)},
         "latency_ms": dict.fromkeys(("p50", "p95", "p99")),
         "rate_hz": None,
         "cpu_ms_per_frame": {
             "fusion": 1e3 * fused.cpu_s / max(fused.fused, 1),
-            "octomap": 1e3 * fused.octomap.cpu_s / max(fused.fused, 1),
+            "octomap": octomap_ms,
         },
         "map": {"gaussians": len(fused.memory), "occupied_voxels": int(occupancy.occupied.sum())},
         **{key: value for key, value in score(occupancy, truth).items() if key != "counts"},
-        "octomap": {key: octomap[key] for key in ("sc_iou", "precision", "recall")},
+        "octomap": octomap and {key: octomap[key] for key in ("sc_iou", "precision", "recall")},
         "depth_source": values["depth_source"],
         "ground_truth": str(ground_truth) if ground_truth else "depth of the recording",
         "commit": commit_of(Path(__file__).parent),
@@ -164,12 +174,6 @@ def _read_transforms(reader: BagReader) -> TransformBuffer:
         for problem in add_tf_message(buffer, message, static=topic == "/tf_static"):
             print(f"evaluate_bag: {problem}", file=sys.stderr)
     return buffer
-
-
-def _add_references(result: Fused, prediction, sensed, camera, pose: Pose) -> None:
-    if sensed is not None:
-        result.truth.add(sensed, camera.resized(sensed.shape[1], sensed.shape[0]), pose)
-    result.octomap.add(prediction.depth, prediction.camera, pose)
 
 
 def main(args: list[str] | None = None) -> int:

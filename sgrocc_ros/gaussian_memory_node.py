@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import Trigger
@@ -82,7 +83,10 @@ class GaussianMemoryNode(Node):
         return self._transforms.lookup(self.global_frame, frame_id, stamp_ns)
 
     def _details(self) -> dict[str, object]:
-        return {"map.gaussians": len(self._memory)}
+        return {
+            "map.gaussians": len(self._memory),
+            "transforms.refused": sum(self._transforms.problems.values()),
+        }
 
     # -- as a node of its own ------------------------------------------------------------------------------------
 
@@ -102,12 +106,21 @@ class GaussianMemoryNode(Node):
                 kind, topic, lambda message, stream=stream: self._on_message(stream, message), INTERNAL_QOS
             )
         self.create_service(Trigger, "~/publish_map", self._on_publish_map)
+        self.create_timer(0.1, self._expire, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _on_message(self, stream: str, message) -> None:
         if stream == "gaussians":
             self._counters.receive()
         for joined in self._joiner.add(stream, messages.stamp_ns(message.header), message, time.monotonic()):
             self._worker.put(joined)
+        self._count_unmatched()
+
+    def _expire(self) -> None:
+        for joined in self._joiner.expire(time.monotonic(), self._values["max_partner_wait_s"]):
+            self._worker.put(joined)
+        self._count_unmatched()
+
+    def _count_unmatched(self) -> None:
         for reason, sentence in self._joiner.take_dropped():
             self._counters.drop(reason, sentence)
 

@@ -11,7 +11,11 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 
 class FrameCounters:
-    """Counts frames from any thread. Every frame that is received ends as fused or as dropped for one reason."""
+    """Counts frames from any thread.
+
+    In a pipeline every frame that is received ends as fused or as dropped for one reason; as a process of its own the
+    expert counts what it receives and drops, and the memory node what it fuses.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -74,6 +78,10 @@ class Health:
         status = DiagnosticStatus()
         status.name = f"{self._node.get_fully_qualified_name()}: frames"
         status.hardware_id = "sgrocc"
+        if not counts["received"]:
+            sentences["nothing_received"] = (
+                "nothing has come yet: check the names of the input topics"
+            )
         status.level = DiagnosticStatus.WARN if sentences else DiagnosticStatus.OK
         status.message = "; ".join(sentences.values()) or "ok"
         flat = {"received": counts["received"], "fused": counts["fused"], **self._details()}

@@ -161,12 +161,15 @@ def depth_message(header: Header, depth: np.ndarray) -> Image:
     )
 
 
-def camera_of(info: CameraInfo, image_width: int, image_height: int) -> PinholeCamera:
-    """The camera of an image of the given size; raises BadMessage (bad_camera_info) where it has no calibration."""
+def camera_of(info: CameraInfo, image_width: int, image_height: int, rectified: bool = False) -> PinholeCamera:
+    """The camera of an image of the given size; raises BadMessage (bad_camera_info) where it has no calibration.
+
+    rectified: the image went through rectification, so that the left part of P is its matrix, and not K.
+    """
     roi = info.roi
     try:
         return PinholeCamera.from_calibration(
-            info.k,
+            np.asarray(info.p, np.float64).reshape(3, 4)[:, :3] if rectified else info.k,
             (int(info.width), int(info.height)),
             (int(image_width), int(image_height)),
             (int(info.binning_x), int(info.binning_y)),

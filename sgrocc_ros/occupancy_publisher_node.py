@@ -123,7 +123,7 @@ class OccupancyPublisherNode(Node):
                 self._octree = None
             self._map.apply(update)
             if self._octree is not None:
-                self._octree.apply(update.indices, update.labels, update.probabilities)
+                self._octree = self._applied(self._octree, update)
             self._unsent = {True: True, False: True}
         now = time.monotonic()
         rates = {True: self._values["publish_rate_hz"], False: self._values["octomap_rate_hz"]}
@@ -161,8 +161,9 @@ class OccupancyPublisherNode(Node):
         centres = ((known.indices[occupied] + 0.5) * self._resolution).astype(np.float32)
         labels = known.labels[occupied]
         if any(topic.startswith("occupancy/octomap") for topic in topics) and self._octree is None:
-            self._octree = OctreeMap(self._resolution)
-            self._octree.apply(known.indices, known.labels, known.probabilities)
+            self._octree = self._applied(OctreeMap(self._resolution), known)
+        if self._octree is None:
+            topics = [topic for topic in topics if not topic.startswith("occupancy/octomap")]
         builders = {
             "occupancy/points": lambda: messages.voxels_to_cloud(
                 header, centres, labels, known.probabilities[occupied]
@@ -182,7 +183,19 @@ class OccupancyPublisherNode(Node):
             ),
         }
         for topic in topics:
-            self._outputs[topic].publish(builders[topic]())
+            try:
+                self._outputs[topic].publish(builders[topic]())
+            except ValueError as error:  # a map too wide for one form of output must not stop the others
+                self.get_logger().error(f"{topic} is not published: {error}", throttle_duration_sec=10.0)
+
+    def _applied(self, octree: OctreeMap, update: VoxelUpdate) -> OctreeMap | None:
+        """The octree with an update in it; None, said in the log, where a voxel lies outside what OctoMap can hold."""
+        try:
+            octree.apply(update.indices, update.labels, update.probabilities)
+        except ValueError as error:
+            self.get_logger().error(f"the Octomap messages are not published: {error}", throttle_duration_sec=10.0)
+            return None
+        return octree
 
 
 def main(args: list[str] | None = None) -> int:

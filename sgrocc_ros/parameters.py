@@ -71,6 +71,7 @@ TABLE: tuple[Parameter, ...] = (
         "numpy; cv_bridge; auto: cv_bridge for the encodings that numpy does not cover",
         choices=("auto", "numpy", "cv_bridge"),
     ),
+    Parameter("image_is_rectified", False, EXPERT, "true: P of camera_info is the image's matrix, not K"),
     Parameter("sync_tolerance_s", 0.01, EXPERT, "how far the stamps of image and depth may differ", 0.0, 1.0),
     Parameter("max_partner_wait_s", 0.5, EXPERT, "how long an image waits for its camera_info and depth", 0.01, 60.0),
     Parameter("frame_queue_length", 2, EXPERT, "frames that wait for the worker; 1 keeps the latest only", 1, 100),
@@ -112,7 +113,7 @@ TABLE: tuple[Parameter, ...] = (
         "memory.max_hits",
         _MEMORY.max_hits,
         MEMORY,
-        "frames of contrary evidence that remove a vanished thing, at most",
+        "bound on the evidence of being occupied: a vanished thing goes after one frame more",
         1,
         1000,
     ),
@@ -120,7 +121,7 @@ TABLE: tuple[Parameter, ...] = (
         "memory.max_see_throughs",
         _MEMORY.max_see_throughs,
         MEMORY,
-        "frames of evidence that a new thing in free space needs, at most",
+        "bound on the evidence of being free: a new thing appears after so many frames",
         1,
         1000,
     ),
@@ -186,6 +187,8 @@ def complete(given: dict[str, object]) -> Values:
         raise BadParameter("the geometric expert has no network: set depth_source to topic, or expert to learned")
     if values["expert"] == "learned" and not values["model"]:
         raise BadParameter("the learned expert needs a model: set `model` to a folder under models/, or to a path")
+    if not values["global_frame"]:
+        raise BadParameter("global_frame is empty: name the frame of the map, such as odom or map")
     if values["grid_min_height_m"] >= values["grid_max_height_m"]:
         raise BadParameter("grid_min_height_m must be less than grid_max_height_m")
     return values

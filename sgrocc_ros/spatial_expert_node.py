@@ -99,13 +99,14 @@ class SpatialExpertNode(Node):
         image = joined["image"]
         try:
             rgb = messages.decode_image(image, self._values["image_decoder"])
-            camera = messages.camera_of(joined["camera_info"], rgb.shape[1], rgb.shape[0])
+            rectified = self._values["image_is_rectified"]
+            camera = messages.camera_of(joined["camera_info"], rgb.shape[1], rgb.shape[0], rectified)
             depth = messages.decode_depth(joined["depth"]) if "depth" in joined else None
-            if messages.has_distortion(joined["camera_info"]) and not self._warned_distortion:
+            if not rectified and messages.has_distortion(joined["camera_info"]) and not self._warned_distortion:
                 self._warned_distortion = True
                 self.get_logger().warning(
-                    "camera_info has lens distortion, which is not corrected here: "
-                    "remap `image` to the rectified image of image_proc"
+                    "camera_info has lens distortion, which is not corrected here: remap `image` to the rectified "
+                    "image of image_proc and set image_is_rectified"
                 )
             prediction = self._expert(Frame(rgb, camera, depth))
         except messages.BadMessage as error:

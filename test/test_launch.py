@@ -181,10 +181,9 @@ DEFAULTS = {
 
 @pytest.mark.parametrize("name", [path.name for path in LAUNCH_FILES])
 def test_every_argument_has_a_description_and_its_default(prefix, name):
+    from launch import LaunchContext
     from launch.launch_description_sources import PythonLaunchDescriptionSource
     from launch.utilities import perform_substitutions
-
-    from launch import LaunchContext
 
     share = prefix / "share" / "sgrocc_ros"
     context = LaunchContext()

@@ -167,7 +167,7 @@ def test_features_of_another_model_are_refused():
     depth = np.zeros((120, 160), np.float32)
     rng = np.random.default_rng(0)
     memory.fuse(Prediction(depth, CAMERA, random_gaussians(rng, 5, 1.0, 8), True, (0.1, 0)), pose_at(0, 0, 0))
-    with pytest.raises(ValueError, match="reset the map after changing the model"):
+    with pytest.raises(ValueError, match="restart the nodes after changing the model"):
         memory.fuse(Prediction(depth, CAMERA, random_gaussians(rng, 5, 1.0, 4), True, (0.1, 0)), pose_at(0, 0, 0))
 
 

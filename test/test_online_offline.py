@@ -71,7 +71,7 @@ def heard(request, bag, tmp_path_factory):
         patch.setenv(name, value)
     out = tmp_path_factory.mktemp("online")
     overrides = {"frame_queue_length": 20, "octomap_rate_hz": 5.0}
-    listener, _ = demo.run_once(bag, out, 1.0, overrides, one_process=request.param == "one process")
+    listener, _ = demo.run_once(bag, out / "nodes.log", 1.0, overrides, one_process=request.param == "one process")
     patch.undo()
     return listener
 

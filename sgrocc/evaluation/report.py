@@ -61,6 +61,7 @@ def write_report(out_dir: str | Path, metrics: dict, pictures: list[tuple[str, s
         "<h1>SGR-OCC: evaluation of a run</h1>",
         *(f"<p>{escape(note)}</p>" for note in notes),
         *(_html_table(*table) for table in _tables(metrics)),
+        _html_table("Configuration", ["", "value"], _configuration_rows(metrics.get("configuration"))),
         *figures,
         "</body></html>\n",
     ]
@@ -106,6 +107,7 @@ def _tables(metrics: dict) -> list[tuple[str, list[str], list[list[str]]]]:
             "Frames",
             ["", "count"],
             [
+                *([["sent", _count(frames["sent"])]] if "sent" in frames else []),
                 ["received", _count(frames.get("received"))],
                 ["fused", _count(frames.get("fused"))],
                 *([f"dropped: {reason}", _count(number)] for reason, number in dropped.items()),
@@ -117,6 +119,7 @@ def _tables(metrics: dict) -> list[tuple[str, list[str], list[list[str]]]]:
             [
                 *([f"latency {name}", _measure(latency.get(name), "ms")] for name in ("p50", "p95", "p99")),
                 ["rate", _measure(metrics.get("rate_hz"), "Hz")],
+                *([["sustained rate", _measure(metrics["sustained_hz"], "Hz")]] if "sustained_hz" in metrics else []),
                 ["Gaussians", _count(size.get("gaussians"))],
                 ["occupied voxels", _count(size.get("occupied_voxels"))],
             ],
@@ -124,9 +127,16 @@ def _tables(metrics: dict) -> list[tuple[str, list[str], list[list[str]]]]:
         (
             "Run",
             ["", "value"],
-            [[key.replace("_", " "), _text(metrics.get(key))] for key in ("depth_source", "configuration", "commit")],
+            [[key.replace("_", " "), _text(metrics.get(key))] for key in ("depth_source", "commit")],
         ),
     ]
+
+
+def _configuration_rows(configuration: dict | str | None) -> list[list[str]]:
+    """A row per parameter. It stands on the page alone; on the terminal it would push the results out of sight."""
+    if isinstance(configuration, dict):
+        return [[name, _text(value)] for name, value in configuration.items()]
+    return [["", _text(configuration)]]
 
 
 def _html_table(title: str, header: list[str], rows: list[list[str]]) -> str:

@@ -14,7 +14,7 @@ from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, se
 from sgrocc.memory.pool import GaussianPool
 from sgrocc.memory.visibility import frustum_blocks, seen_through
 from sgrocc.memory.voxels import VoxelBlocks, VoxelUpdate, unique_rows
-from sgrocc.splatting import reached_voxels, splat_blocks
+from sgrocc.splatting import BLOCK, SUPPORT_SIGMA, reached_voxels, splat_blocks
 
 #: No Gaussian of the memory is smaller or larger than this: cost follows the number of voxels that one touches.
 MIN_SCALE_M, MAX_SCALE_M = 0.01, 0.16
@@ -140,7 +140,7 @@ class GaussianMemory:
             if len(self._pool):
                 raise ValueError(
                     f"the expert's features have {observed.features.shape[1]} numbers and the memory's "
-                    f"{self._pool.feature_size}: reset the map after changing the model"
+                    f"{self._pool.feature_size}: restart the nodes after changing the model"
                 )
             self._pool.clear(observed.features.shape[1])
         self.frames += 1
@@ -272,7 +272,9 @@ class GaussianMemory:
             return np.zeros(0, np.int64)
         blocks, _ = unique_rows(np.concatenate(blocks))
         slots = self._voxels.slots(blocks, create=True)
-        around = np.stack(np.meshgrid(*[np.arange(-1, 2)] * 3, indexing="ij"), axis=-1).reshape(-1, 1, 3)
+        # The largest Gaussian reaches so many blocks; one, at the default resolution.
+        reach = int(np.ceil((SUPPORT_SIGMA * MAX_SCALE_M + resolution) / (BLOCK * resolution)))
+        around = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
         neighbours, _ = unique_rows((blocks + around).reshape(-1, 3))
         near = self._voxels.slots(neighbours)
         index = self._voxels.layer("gaussian")[self._voxels.addresses(near[near >= 0])]
