@@ -1,6 +1,9 @@
 """Small scenes with known content, for the tests."""
 
+from pathlib import Path
+
 import numpy as np
+from PIL import Image
 
 from sgrocc.experts import Frame, Prediction
 from sgrocc.experts.geometric import GeometricExpert
@@ -9,6 +12,15 @@ from sgrocc.geometry import PinholeCamera, Pose
 
 #: Optical axes (x right, y down, z forward) of a camera that looks along the world's +x, z up.
 LOOKING_ALONG_X = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+
+#: An L of two walls, a floor and a box that stands on one side: no axis can be swapped or mirrored unseen.
+ROOM = [
+    ((2.4, -2, -0.6), (2.6, 2, 1)),
+    ((-1, 1.0, -0.6), (3, 1.2, 1)),
+    ((-1, -2, -0.7), (3, 2, -0.6)),
+    ((1.5, -0.9, -0.6), (1.9, -0.4, -0.1)),
+]
+ROOM_FRAMES = 12
 
 CAMERA = PinholeCamera(160, 120, 140.0, 140.0, 79.5, 59.5)
 
@@ -49,3 +61,22 @@ def depth_of_boxes(boxes: list[tuple], camera: PinholeCamera, pose: Pose) -> np.
 def prediction_of(depth: np.ndarray, camera: PinholeCamera = CAMERA) -> Prediction:
     """The geometric expert's prediction for a depth image."""
     return GeometricExpert()(Frame(np.zeros((*depth.shape, 3), np.uint8), camera, depth))
+
+
+def write_room(folder: Path) -> None:
+    """A posed RGB-D recording of `ROOM`: `ROOM_FRAMES` frames at 5 Hz from a camera that drifts forward and left."""
+    (folder / "rgb").mkdir()
+    (folder / "depth").mkdir()
+    rows = []
+    for i in range(ROOM_FRAMES):
+        pose = pose_at(0.05 * i, 0.03 * i, 0.01 * i)
+        depth = np.round(1000 * depth_of_boxes(ROOM, CAMERA, pose)).astype(np.uint16)
+        Image.fromarray(depth).save(folder / "depth" / f"{i:04d}.png")
+        Image.new("RGB", (CAMERA.width, CAMERA.height), (40, 80, 120)).save(folder / "rgb" / f"{i:04d}.jpg")
+        rows.append(pose.matrix.ravel())
+    np.savetxt(folder / "poses_cam_to_world.txt", rows)
+    np.savetxt(folder / "intrinsics.txt", CAMERA.matrix)
+    (folder / "sequence.yaml").write_text(
+        "rate_hz: 5.0\ndepth_unit_m: 0.001\npose: camera_to_world\n"
+        'camera_axes: x_right_y_down_z_forward\nworld_up: "+z"\n'
+    )

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from nav_msgs.msg import OccupancyGrid
 from octomap_msgs.msg import Octomap
-from PIL import Image
 from rclpy.serialization import deserialize_message
-from scenes import CAMERA, depth_of_boxes, pose_at
+from scenes import ROOM_FRAMES, write_room
 from sensor_msgs.msg import PointCloud2
 from test_octree import READERS
 
@@ -17,31 +16,12 @@ from sgrocc_ros.description import Inputs
 from sgrocc_ros.evaluate_bag import fuse_bag
 from sgrocc_ros.record_sequence import record_sequence
 
-#: An L of two walls, a floor and a box that stands on one side: no axis can be swapped or mirrored unseen.
-ROOM = [((2.4, -2, -0.6), (2.6, 2, 1)), ((-1, 1.0, -0.6), (3, 1.2, 1)), ((-1, -2, -0.7), (3, 2, -0.6))]
-BOX = ((1.5, -0.9, -0.6), (1.9, -0.4, -0.1))
-FRAMES = 12
-
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory):
     """A recording of the room, made by the same tools as any other."""
     folder = tmp_path_factory.mktemp("room")
-    (folder / "rgb").mkdir()
-    (folder / "depth").mkdir()
-    rows = []
-    for i in range(FRAMES):
-        pose = pose_at(0.05 * i, 0.03 * i, 0.01 * i)
-        depth = np.round(1000 * depth_of_boxes([*ROOM, BOX], CAMERA, pose)).astype(np.uint16)
-        Image.fromarray(depth).save(folder / "depth" / f"{i:04d}.png")
-        Image.new("RGB", (CAMERA.width, CAMERA.height), (40, 80, 120)).save(folder / "rgb" / f"{i:04d}.jpg")
-        rows.append(pose.matrix.ravel())
-    np.savetxt(folder / "poses_cam_to_world.txt", rows)
-    np.savetxt(folder / "intrinsics.txt", CAMERA.matrix)
-    (folder / "sequence.yaml").write_text(
-        "rate_hz: 5.0\ndepth_unit_m: 0.001\npose: camera_to_world\n"
-        'camera_axes: x_right_y_down_z_forward\nworld_up: "+z"\n'
-    )
+    write_room(folder)
     record_sequence(PosedRgbdSequence(folder), folder / "bag")
     return folder / "bag"
 
@@ -55,7 +35,7 @@ def values():
 def offline(bag, values):
     """{voxel: (label, probability)} of evaluate_bag's fusion."""
     fused = fuse_bag(bag, Inputs(), values)
-    assert (fused.received, fused.fused, dict(fused.dropped)) == (FRAMES, FRAMES, {})
+    assert (fused.received, fused.fused, dict(fused.dropped)) == (ROOM_FRAMES, ROOM_FRAMES, {})
     known = fused.map.known()
     return {
         tuple(i): (int(label), float(p))
@@ -84,7 +64,7 @@ def voxels_of_cloud(listener):
 
 
 def test_every_frame_is_fused(heard):
-    assert heard.frames == {"received": FRAMES, "fused": FRAMES, "dropped": {}}
+    assert heard.frames == {"received": ROOM_FRAMES, "fused": ROOM_FRAMES, "dropped": {}}
 
 
 def test_the_occupied_voxels_are_those_of_evaluate_bag(heard, offline):
