@@ -50,6 +50,7 @@ setup(
             "evaluate_bag = sgrocc_ros.evaluate_bag:main",
             "replay = sgrocc_ros.replay:main",
             "demo = sgrocc_ros.demo:main",
+            "soak = sgrocc_ros.soak:main",
         ],
     },
 )

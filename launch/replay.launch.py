@@ -43,6 +43,7 @@ def generate_launch_description() -> LaunchDescription:
                     LaunchConfiguration("rate"),
                     "--wait-for-subscribers",
                     LaunchConfiguration("image_topic"),  # declared by the robot's launch file
+                    "/tf",
                 ],
                 output="screen",
             ),

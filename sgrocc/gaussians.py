@@ -9,6 +9,9 @@ import numpy as np
 from sgrocc.geometry.pose import Pose, multiply_quaternions, quaternion_to_matrix
 from sgrocc.labels import NUM_CLASSES
 
+#: Bounds of a Gaussian's standard deviations, metres: the cost of splatting follows the number of voxels touched.
+MIN_SCALE_M, MAX_SCALE_M = 0.01, 0.16
+
 
 @dataclass(frozen=True)
 class Gaussians:

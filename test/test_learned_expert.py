@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgrocc.experts import Frame
-from sgrocc.experts.learned import MAX_SCALE_M, MIN_SCALE_M, LearnedExpert
+from sgrocc.experts.learned import LearnedExpert
+from sgrocc.gaussians import MAX_SCALE_M, MIN_SCALE_M
 from sgrocc.geometry import PinholeCamera
 from sgrocc.inference.engine import load_engine
 from sgrocc.inference.manifest import load_manifest

@@ -11,7 +11,7 @@ from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, se
 from sgrocc.memory.gaussian_memory import GaussianMemory, MemoryConfig, _merge_per_voxel
 from sgrocc.memory.visibility import frustum_blocks, seen_through
 from sgrocc.memory.voxels import BLOCK_OFFSETS, VoxelBlocks, VoxelMap, VoxelUpdate, unique_rows
-from sgrocc.splatting import BLOCK
+from sgrocc.splatting import BLOCK, splat_blocks
 
 WALL = ((2.0, -9, -9), (3, 9, 9))
 BOX = ((1.2, -0.2, -0.3), (1.5, 0.2, 0.3))
@@ -289,3 +289,23 @@ def test_a_voxel_map_is_the_sum_of_its_updates():
     reader.apply(VoxelUpdate(np.array([[0, 0, 0]], np.int32), np.array([UNKNOWN], np.uint8), np.zeros(1, np.float32)))
     known = reader.known()
     assert known.indices.tolist() == [[5, -9, 2]] and known.labels.tolist() == [0]
+
+
+def test_a_wide_gaussian_on_a_fine_grid_reaches_every_block_it_should():
+    # At 2 cm a block measures 16 cm, and a Gaussian of 16 cm reaches over three of them.
+    memory = GaussianMemory(MemoryConfig(resolution=0.02))
+    depth = np.zeros((CAMERA.height, CAMERA.width), np.float32)
+
+    def fuse(mean_z):
+        one = Gaussians([[0.0, 0, mean_z]], [[0.16] * 3], [[1, 0, 0, 0]], [0.9], np.zeros((1, 11)), np.zeros((1, 0)))
+        memory.fuse(Prediction(depth, CAMERA, one, True, (0.1, 0.0)), pose_at(0, 0, 0))
+
+    fuse(1.0)
+    fuse(1.5)  # its blocks overlap with those of the first, whose share must not be lost
+    both = memory.gaussians()
+    known = memory.snapshot()
+    blocks, _ = unique_rows(known.indices >> 3)
+    occupancy, _ = splat_blocks(both, blocks, 0.02)
+    occupied = blocks[:, None] * BLOCK + BLOCK_OFFSETS
+    expected = {tuple(v) for v in occupied[(occupancy >= 0.5).reshape(len(blocks), -1)].tolist()}
+    assert {tuple(v) for v in known.indices[known.labels != FREE].tolist()} == expected and len(expected) > 1000

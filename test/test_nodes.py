@@ -392,3 +392,31 @@ def test_the_counts_are_on_diagnostics(run):
 
     run.wait_for(agrees)
     assert heard[-1].status[0].hardware_id == "sgrocc"
+
+
+def test_a_map_too_wide_for_a_form_of_output_stops_that_form_alone():
+    with running() as run:
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        # 70 km away in the diagonal: beyond an octree's 2.6 km, and more cells than a grid can have.
+        far = pose_at(5e4, 5e4, 0)
+        wide = [((5e4 + 2, -9e4, -9), (5e4 + 3, 9e4, 9))]
+        for topic, kind in (("occupancy/grid", OccupancyGrid), ("occupancy/octomap_binary", Octomap)):
+            run.robot.node.create_subscription(kind, topic, lambda _: None, MAP_QOS)
+        run.robot.send_good_frame(pose=far, boxes=wide)
+        run.wait_until_fused(2)
+        run.robot.send_good_frame()
+        run.wait_until_fused(3)
+        run.wait_for(lambda: messages.stamp_ns(run.robot.cloud.header) == run.robot.stamp_ns)
+        assert label_in(run.robot.cloud, (2.04, 0.04, 0.04)) == GENERIC
+
+
+def test_a_rectified_image_has_the_matrix_p():
+    with running(image_is_rectified=True) as run:
+        image, info, depth = run.robot.frame()
+        info.k, info.d = [2 * v for v in info.k], [0.1] * 5  # of the raw image, which nobody sent
+        run.robot.send_pose()
+        run.robot.send(image, info, depth)
+        run.wait_until_fused(1)
+        widest = max(y for x, y, z in run.map() if x == 25)
+        assert widest * 0.08 == pytest.approx(2.04 * 80 / CAMERA.fx, abs=0.1)

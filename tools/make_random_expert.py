@@ -15,7 +15,7 @@ import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from sgrocc.experts.learned import MAX_SCALE_M, MIN_SCALE_M
+from sgrocc.gaussians import MAX_SCALE_M, MIN_SCALE_M
 from sgrocc.inference.manifest import MANIFEST_FILE, OPSET, SCHEMA_VERSION
 from sgrocc.labels import CLASS_NAMES, NUM_CLASSES
 

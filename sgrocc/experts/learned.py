@@ -6,14 +6,11 @@ import numpy as np
 from PIL import Image
 
 from sgrocc.experts import Frame, Prediction
-from sgrocc.gaussians import Gaussians
+from sgrocc.gaussians import MAX_SCALE_M, MIN_SCALE_M, Gaussians
 from sgrocc.geometry import PinholeCamera
 from sgrocc.inference.engine import Engine
 from sgrocc.inference.manifest import ModelManifest
 
-#: Bounds of the Gaussians' standard deviations, metres. The upper one bounds the cost of splatting.
-MIN_SCALE_M = 0.01
-MAX_SCALE_M = 0.16
 _MIN_QUATERNION_LENGTH = 1e-6
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgrocc.experts import Prediction
-from sgrocc.gaussians import Gaussians
+from sgrocc.gaussians import MAX_SCALE_M, MIN_SCALE_M, Gaussians
 from sgrocc.geometry import PinholeCamera, Pose
 from sgrocc.labels import FREE, UNKNOWN, most_likely_class
 from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, semantic_confidence
@@ -15,9 +15,6 @@ from sgrocc.memory.pool import GaussianPool
 from sgrocc.memory.visibility import frustum_blocks, seen_through
 from sgrocc.memory.voxels import VoxelBlocks, VoxelUpdate, unique_rows
 from sgrocc.splatting import BLOCK, SUPPORT_SIGMA, reached_voxels, splat_blocks
-
-#: No Gaussian of the memory is smaller or larger than this: cost follows the number of voxels that one touches.
-MIN_SCALE_M, MAX_SCALE_M = 0.01, 0.16
 
 
 @dataclass(frozen=True)
