@@ -159,10 +159,10 @@ def running_nodes(log: Path, overrides: dict[str, object], one_process: bool = T
         try:
             yield processes
         finally:
-            for process in processes:
-                process.send_signal(signal.SIGINT)
             codes = []
             for process in processes:
+                # One after the other: Fast DDS was seen to crash or hang where participants leave at the same time.
+                process.send_signal(signal.SIGINT)
                 try:
                     codes.append(process.wait(10))
                 except subprocess.TimeoutExpired:

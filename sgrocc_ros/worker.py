@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import rclpy
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 
@@ -74,7 +75,11 @@ def run_nodes(make_nodes: Callable[[], Sequence], args: list[str] | None = None)
     make_nodes: creates the nodes, each with a `stop()`. What it raises for bad parameters or models (ValueError,
     OSError) is printed as one sentence and gives exit code 2.
     """
-    rclpy.init(args=args)
+    try:
+        rclpy.init(args=args)
+    except RuntimeError as error:  # rcl's errors are of that kind
+        print(f"sgrocc: the arguments behind --ros-args cannot be used: {error}", file=sys.stderr)
+        return 2
     nodes: Sequence = ()
     executor = SingleThreadedExecutor()
     try:
@@ -82,11 +87,14 @@ def run_nodes(make_nodes: Callable[[], Sequence], args: list[str] | None = None)
         for node in nodes:
             executor.add_node(node)
         executor.spin()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ParameterException) as error:
         print(f"sgrocc: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RuntimeError:  # of rcl
+        if rclpy.ok():  # else the signal came while the nodes were being made
+            raise
     finally:
         for node in nodes:
             node.stop()
