@@ -9,6 +9,7 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 export FASTDDS_DEFAULT_PROFILES_FILE = $(CURDIR)/config/fastdds_localhost.xml
 # Sleeping threads leave the processor to others.
 export OMP_WAIT_POLICY = PASSIVE
+export OPENBLAS_NUM_THREADS = 1
 # A sourced ROS 2 stays outside.
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH ROS_DISTRO
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE

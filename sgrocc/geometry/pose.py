@@ -85,7 +85,11 @@ class Pose:
         """Transform (..., 3) points, metres; the result has the points' dtype."""
         points = np.asarray(points)
         dtype = points.dtype if np.issubdtype(points.dtype, np.floating) else np.float64
-        return points @ self.rotation.T.astype(dtype) + self.translation.astype(dtype)
+        # Column by column, not as a matrix product: a product this thin wakes all threads of the BLAS, which doubles
+        # the CPU time, and its last bits depend on the processor.
+        columns = self.rotation.T.astype(dtype)
+        moved = points[..., 0:1] * columns[0] + points[..., 1:2] * columns[1] + points[..., 2:3] * columns[2]
+        return moved + self.translation.astype(dtype)
 
     def interpolate(self, other: Pose, fraction: float) -> Pose:
         """The pose at `fraction` (0..1) of the way to `other`: linear in position, slerp in rotation."""

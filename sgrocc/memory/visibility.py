@@ -72,7 +72,8 @@ def seen_through(
     """
     world_to_camera = camera_to_world.inverse()
     corners = world_to_camera.apply(blocks * (BLOCK * resolution)).astype(np.float32)
-    offsets = ((BLOCK_OFFSETS + 0.5) * resolution @ world_to_camera.rotation.T).astype(np.float32)
+    turn = Pose(world_to_camera.rotation, np.zeros(3))
+    offsets = turn.apply((BLOCK_OFFSETS + 0.5) * resolution).astype(np.float32)
     seen = wp.zeros((len(blocks), BLOCK**3), dtype=wp.bool, device="cpu")
     wp.launch(
         _see_through,
