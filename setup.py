@@ -36,12 +36,14 @@ setup(
     install_requires=["numpy", "pyyaml", "pillow", "warp-lang", "onnxruntime"],
     extras_require={
         "demo": ["pyoctomap", "rosbags", "rich"],
+        "synth": ["mujoco", "rich"],
         "test": ["pytest<8.4", "hypothesis", "ruff", "onnx", "octomap-python"],
         "train": ["torch", "lightning", "onnx"],
         "tensorrt": ["tensorrt"],
     },
     entry_points={
         "console_scripts": [
+            "sgrocc = sgrocc.cli:main",
             "spatial_expert_node = sgrocc_ros.spatial_expert_node:main",
             "gaussian_memory_node = sgrocc_ros.gaussian_memory_node:main",
             "occupancy_publisher_node = sgrocc_ros.occupancy_publisher_node:main",

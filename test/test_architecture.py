@@ -8,7 +8,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 ROS = {"rclpy", "tf2_ros", "cv_bridge", "launch", "launch_ros", "ament_index_python", "sgrocc_ros", "rosbags"}
 TORCH = {"torch", "torchvision", "lightning", "timm"}
-TORCH_FREE_ROOMS = ("geometry", "splatting", "memory", "experts", "evaluation", "inference", "datasets")
+TORCH_FREE_ROOMS = ("geometry", "splatting", "memory", "experts", "evaluation", "inference", "datasets", "synthrooms")
 MAX_NODE_LINES = 250
 
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Makes the virtual environment of this project: ROS 2 Kilted and everything else from PyPI, no root needed.
 
-    python3 tools/set_up.py          # what the demo needs
-    python3 tools/set_up.py --test   # and what the tests need
+    python3 tools/set_up.py           # what the demo needs
+    python3 tools/set_up.py --synth   # and what generates SynthRooms
+    python3 tools/set_up.py --test    # and what the tests need, which includes the former
 
 The environment is .venv in the repository, or the folder named by SGROCC_VENV. A second run does only what changed.
 """
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,6 +33,7 @@ LOG = BUILD / "set_up.log"
 STAMP = VENV / "sgrocc_set_up.json"
 PYTHON = VENV / "bin" / "python"
 INTERFACES = ("tf2_msgs", "octomap_msgs")  # on PyPI there is no wheel of these
+EXTRAS = ("synth", "test")
 FREE_GB = 2
 
 # Variables of a sourced ROS 2, or of another environment, that would lead our subprocesses to foreign packages.
@@ -185,16 +188,17 @@ def save(done: dict[str, str]) -> None:
     new.replace(STAMP)
 
 
-def steps(with_tests: bool) -> list[tuple[str, str, str, object]]:
+def steps(extras: list[str]) -> list[tuple[str, str, str, object]]:
     """Return the steps in order: name, what is shown, hash of the inputs, function."""
-    run, test = ROOT / "requirements" / "run.txt", ROOT / "requirements" / "test.txt"
+    run = ROOT / "requirements" / "run.txt"
     base = digest(platform.python_version(), sys.base_prefix, str(VENV), (ROOT / "tools" / "set_up.py").read_text())
     rows = [
         ("venv", f"making {VENV}", base, make_venv),
         ("run", "installing the packages of requirements/run.txt", digest(base, run), lambda: install(run)),
     ]
-    if with_tests:
-        rows.append(("test", "installing those of requirements/test.txt", digest(base, test), lambda: install(test)))
+    for name in extras:
+        path = ROOT / "requirements" / f"{name}.txt"
+        rows.append((name, f"installing those of requirements/{name}.txt", digest(base, path), partial(install, path)))
     names = " and ".join(INTERFACES)
     own = [ROOT / name for name in ("setup.py", "setup.cfg", "pyproject.toml", "package.xml", "resource")]
     rows += [
@@ -204,7 +208,7 @@ def steps(with_tests: bool) -> list[tuple[str, str, str, object]]:
     return rows
 
 
-def set_up(with_tests: bool) -> None:
+def set_up(extras: list[str]) -> None:
     """Do the steps whose inputs changed, and those that were interrupted."""
     done = load()
     if done is None and VENV.exists() and any(VENV.iterdir()):
@@ -212,9 +216,9 @@ def set_up(with_tests: bool) -> None:
             f"The folder {VENV} exists and was not made by this script: remove it, or name another in SGROCC_VENV."
         )
     done = done or {}
-    rows = steps(with_tests)
+    rows = steps(extras)
     # Packages whose installation was interrupted may lie there in part: begin again with an empty environment.
-    if done.get("venv") != rows[0][2] or "interrupted" in (done.get("run"), done.get("test")):
+    if done.get("venv") != rows[0][2] or "interrupted" in (done.get("run"), *map(done.get, EXTRAS)):
         done = {}
     todo = [row for row in rows if done.get(row[0]) != row[2]]
     if not todo:
@@ -247,7 +251,8 @@ def set_up(with_tests: bool) -> None:
 def main() -> int:
     """Set up, one process at a time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--test", action="store_true", help="also install what the tests need")
+    parser.add_argument("--synth", action="store_true", help="also install what generates SynthRooms")
+    parser.add_argument("--test", action="store_true", help="also install what the tests need, SynthRooms included")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -258,7 +263,7 @@ def main() -> int:
             except BlockingIOError:
                 print("Waiting for another set-up of this checkout to end ...", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            set_up(arguments.test)
+            set_up([*(["synth"] if arguments.synth or arguments.test else []), *(["test"] if arguments.test else [])])
     except SetUpError as error:
         print(f"Set-up failed: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,165 @@
+"""The command `sgrocc`: make and look at data, and measure models on it. `sgrocc COMMAND --help` says more."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+#: The splits of SynthRooms as they are published: how many scenes each has.
+SPLIT_SIZES = {"train": 200, "val": 20, "test": 40}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="sgrocc", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_synth(commands)
+    _add_view(commands)
+    _add_data(commands)
+    _add_recording(commands)
+    _add_eval(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"sgrocc {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"sgrocc {options.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _add_synth(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "synth",
+        help="generate SynthRooms scenes",
+        description="Generate labelled, posed indoor scenes in the format of Occ-ScanNet and EmbodiedOcc-ScanNet. "
+        "A run that was stopped goes on where it was when it is started again.",
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder of the data set")
+    parser.add_argument("--split", required=True, choices=tuple(SPLIT_SIZES))
+    parser.add_argument(
+        "--scenes", type=_positive, help="how many (the default is the published split: train 200, val 20, test 40)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="another seed makes other rooms (default 0: as published)")
+    parser.add_argument("--jobs", type=_positive, default=os.cpu_count(), help="processes (default: one per core)")
+    parser.add_argument(
+        "--truth", choices=("solid", "shells"), default="solid", help="filled solids (default), or surfaces alone"
+    )
+    parser.add_argument(
+        "--dynamic",
+        choices=("none", "walker", "moved"),
+        default="none",
+        help="walker: a person walks through; moved: things are moved or carried away (default none)",
+    )
+    parser.add_argument("--loop", action="store_true", help="one long walk per scene that returns to where it began")
+    parser.add_argument("--frames", type=_positive, help="frames per scene (default 30, with --loop 600)")
+    parser.add_argument("--labels-only", action="store_true", help="draw no images: everything else, without GL")
+    parser.set_defaults(run=_synth)
+
+
+def _synth(options: argparse.Namespace) -> None:
+    from sgrocc.synthrooms.generate import generate
+
+    generate(
+        options.out,
+        options.split,
+        options.scenes or SPLIT_SIZES[options.split],
+        seed=options.seed,
+        jobs=options.jobs,
+        truth=options.truth,
+        dynamic=options.dynamic,
+        frames=options.frames or (600 if options.loop else 30),
+        loop=options.loop,
+        labels_only=options.labels_only,
+    )
+
+
+def _add_view(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "view", help="look at a scene", description="Draw a contact sheet of a scene: images, depth, labels, voxels."
+    )
+    parser.add_argument("data", type=Path, help="folder of a data set")
+    parser.add_argument("--scene", required=True, help="name of the scene, or several with commas between")
+    parser.add_argument("--split", help="split it belongs to (default: the one that has it)")
+    parser.add_argument("--out", type=Path, default=Path("out/view"), help="folder for the pictures (default out/view)")
+    parser.set_defaults(run=_view)
+
+
+def _view(options: argparse.Namespace) -> None:
+    from sgrocc.datasets.view import contact_sheet, find_scene
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in options.scene.split(","):
+        path = options.out / f"{name}.png"
+        contact_sheet(find_scene(options.data, name, options.split)).save(path)
+        print(path)
+
+
+def _add_data(commands: argparse._SubParsersAction) -> None:
+    data = commands.add_parser("data", help="examine a data set", description="Examine a data set.")
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
+    parser = actions.add_parser(
+        "check", help="count frames, broken files and classes", description="Read everything once and count it."
+    )
+    parser.add_argument("data", type=Path, help="folder of a data set")
+    parser.add_argument("--split", action="append", help="split to read (default: all that are there)")
+    parser.add_argument("--mini", action="store_true", help="the mini lists of the real data set")
+    parser.add_argument("--json", type=Path, help="write the counts there too")
+    parser.set_defaults(run=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from sgrocc.datasets.check import run
+
+    return run(options.data, options.split, mini=options.mini, json_path=options.json)
+
+
+def _add_recording(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "recording",
+        help="make a recording of a scene",
+        description="Write a scene as a posed RGB-D recording with its labelled truth; `record_sequence` makes a bag "
+        "of it, `make demo SEQUENCE=...` plays it through the nodes.",
+    )
+    parser.add_argument("data", type=Path, help="folder of a data set")
+    parser.add_argument("--scene", required=True, help="name of the scene")
+    parser.add_argument("--split", help="split it belongs to (default: the one that has it)")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    parser.add_argument("--rate-hz", type=float, default=10.0, help="frames a second when it is played (default 10)")
+    parser.set_defaults(run=_recording)
+
+
+def _recording(options: argparse.Namespace) -> None:
+    from sgrocc.datasets.recording import write_recording
+    from sgrocc.datasets.view import find_scene
+
+    scene = find_scene(options.data, options.scene, options.split)
+    write_recording(scene, options.out, options.rate_hz)
+    print(f"{options.out}: {len(scene.frames)} frames at {options.rate_hz:g} Hz, and truth.npz")
+
+
+def _add_eval(commands: argparse._SubParsersAction) -> None:
+    from sgrocc.evaluation import benchmark
+
+    parser = commands.add_parser("eval", help="score a model or predictions", description=benchmark.__doc__)
+    benchmark.add_arguments(parser)
+    parser.set_defaults(run=_eval)
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from sgrocc.evaluation import benchmark
+
+    benchmark.run(options)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not above zero")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())
