@@ -270,7 +270,10 @@ def run(sequence_folder: Path, out: Path, rate: float) -> dict:
     console.rule("3/4 playing it again faster than it can be fused, for the sustained rate")
     hurried, _ = run_once(bag, out / "nodes_hurried.log", 10 * rate, {})
     console.rule("4/4 the same offline, with OctoMap on the same depth")
-    metrics, offline, truth = evaluate(bag, Inputs(), values)
+    # A recording of a generated scene brings its exact truth along.
+    labelled_path = sequence_folder / "truth.npz"
+    labelled = Occupancy.load(labelled_path) if labelled_path.exists() else None
+    metrics, offline, truth = evaluate(bag, Inputs(), values, labelled=labelled)
     online = map_heard(listener, values)
     grids = [at for topic, _, at, _ in listener.received if topic == "occupancy/grid"]
     duration_s = (grids[-1] - grids[0]) / 1e9 if len(grids) > 1 else None
@@ -288,6 +291,9 @@ def run(sequence_folder: Path, out: Path, rate: float) -> dict:
         recording=str(sequence_folder),
         **{key: scores[key] for key in ("sc_iou", "precision", "recall", "miou", "per_class")},
     )
+    if labelled is not None:
+        scores = score(online, labelled)
+        metrics["labelled"].update((key, scores[key]) for key in ("sc_iou", "precision", "recall", "miou", "per_class"))
     online.save(out / "occupancy.npz")
     save_outputs(listener, out / "published")
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")

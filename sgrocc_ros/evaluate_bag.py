@@ -129,27 +129,36 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values) -> Fuse
 
 
 def evaluate(
-    bag: str | Path, inputs: Inputs, values: parameters.Values, ground_truth: str | Path | None = None
+    bag: str | Path,
+    inputs: Inputs,
+    values: parameters.Values,
+    ground_truth: str | Path | None = None,
+    labelled: Occupancy | None = None,
 ) -> tuple[dict, Occupancy, Occupancy]:
-    """Fuse and score a bag; returns (metrics, occupancy, ground truth), the metrics as in metrics.json."""
+    """Fuse and score a bag; returns (metrics, occupancy, ground truth), the metrics as in metrics.json.
+
+    The ground truth is the file of that name, or made from the recorded depth. labelled: a second truth, scored beside.
+    """
     fused = fuse_bag(bag, inputs, values)
     truth = Occupancy.load(ground_truth) if ground_truth else fused.truth.result(values["global_frame"])
     occupancy = occupancy_of(fused.map, values)
-    octomap, octomap_ms = None, None
-    if fused.octomap is not None:
-        octomap = score(fused.octomap.result(truth.grid, truth.frame_id), truth)
-        octomap_ms = 1e3 * fused.octomap.cpu_s / max(fused.fused, 1)
+
+    def scored_against(truth: Occupancy) -> dict:
+        octomap = fused.octomap and score(fused.octomap.result(truth.grid, truth.frame_id), truth)
+        ours = {key: value for key, value in score(occupancy, truth).items() if key != "counts"}
+        return {**ours, "octomap": octomap and {key: octomap[key] for key in ("sc_iou", "precision", "recall")}}
+
     metrics = {
         "frames": {"received": fused.received, "fused": fused.fused, "dropped": dict(fused.dropped)},
         "latency_ms": dict.fromkeys(("p50", "p95", "p99")),
         "rate_hz": None,
         "cpu_ms_per_frame": {
             "fusion": 1e3 * fused.cpu_s / max(fused.fused, 1),
-            "octomap": octomap_ms,
+            "octomap": 1e3 * fused.octomap.cpu_s / max(fused.fused, 1) if fused.octomap else None,
         },
         "map": {"gaussians": len(fused.memory), "occupied_voxels": int(occupancy.occupied.sum())},
-        **{key: value for key, value in score(occupancy, truth).items() if key != "counts"},
-        "octomap": octomap and {key: octomap[key] for key in ("sc_iou", "precision", "recall")},
+        **scored_against(truth),
+        "labelled": labelled and scored_against(labelled),
         "depth_source": values["depth_source"],
         "ground_truth": str(ground_truth) if ground_truth else "depth of the recording",
         "commit": commit_of(Path(__file__).parent),

@@ -327,6 +327,11 @@ def test_the_table_shows_every_number():
     assert rows["occupied voxels"] == ["20,885"] and rows["rate"] == ["9.5 Hz"]
 
 
+def test_a_second_truth_gets_a_table_of_its_own():
+    rows = _printed({"sc_iou": None, "labelled": {"sc_iou": 0.6543, "miou": 0.0123, "octomap": {"sc_iou": 0.5}}})
+    assert rows["SC-IoU"] == ["0.6543", "0.5000"] and rows["mIoU (11 classes)"] == ["0.0123", "-"]
+
+
 def test_an_empty_run_is_dashes():
     rows = _printed({"octomap": None, "latency_ms": None, "frames": {"dropped": None}})
     assert rows["SC-IoU"] == ["-", "-"] and rows["rate"] == ["-"] and rows["received"] == ["-"]

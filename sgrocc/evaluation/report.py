@@ -41,8 +41,9 @@ def write_report(out_dir: str | Path, metrics: dict, pictures: list[tuple[str, s
 
     metrics: `frames` {received, fused, dropped {reason: n}}, `latency_ms` {p50, p95, p99}, `rate_hz`,
     `map` {gaussians, occupied_voxels}, `sc_iou`, `precision`, `recall`, `octomap` {sc_iou, precision, recall}, `miou`,
-    `depth_source`, `commit`, `configuration`; each may be None or missing. pictures: (title, name of a file that is
-    already in `out_dir`); notes: paragraphs. Raises ValueError for a picture that is not there.
+    `labelled` (the same scores against a second truth), `depth_source`, `commit`, `configuration`; each may be None or
+    missing. pictures: (title, name of a file that is already in `out_dir`); notes: paragraphs. Raises ValueError for a
+    picture that is not there.
     """
     out_dir = Path(out_dir)
     figures = []
@@ -90,18 +91,14 @@ def commit_of(folder: str | Path) -> str:
 
 def _tables(metrics: dict) -> list[tuple[str, list[str], list[list[str]]]]:
     """(title, header, rows) of every table; all cells are text."""
-    frames, latency, size, octomap = (metrics.get(key) or {} for key in ("frames", "latency_ms", "map", "octomap"))
+    frames, latency, size = (metrics.get(key) or {} for key in ("frames", "latency_ms", "map"))
     dropped = frames.get("dropped") or {}
+    labelled = metrics.get("labelled")
     return [
-        (
-            "Map against ground truth",
-            ["", "SGR-OCC", "OctoMap"],
-            [
-                ["SC-IoU", _score(metrics.get("sc_iou")), _score(octomap.get("sc_iou"))],
-                ["precision", _score(metrics.get("precision")), _score(octomap.get("precision"))],
-                ["recall", _score(metrics.get("recall")), _score(octomap.get("recall"))],
-                ["mIoU (11 classes)", _score(metrics.get("miou")), _score(octomap.get("miou"))],
-            ],
+        ("Map against ground truth", ["", "SGR-OCC", "OctoMap"], _score_rows(metrics)),
+        *(
+            [("Map against the scene's exact truth", ["", "SGR-OCC", "OctoMap"], _score_rows(labelled))]
+            * bool(labelled)
         ),
         (
             "Frames",
@@ -130,6 +127,12 @@ def _tables(metrics: dict) -> list[tuple[str, list[str], list[list[str]]]]:
             [[key.replace("_", " "), _text(metrics.get(key))] for key in ("depth_source", "commit")],
         ),
     ]
+
+
+def _score_rows(scores: dict) -> list[list[str]]:
+    octomap = scores.get("octomap") or {}
+    names = {"SC-IoU": "sc_iou", "precision": "precision", "recall": "recall", "mIoU (11 classes)": "miou"}
+    return [[name, _score(scores.get(key)), _score(octomap.get(key))] for name, key in names.items()]
 
 
 def _configuration_rows(configuration: dict | str | None) -> list[list[str]]:
