@@ -96,10 +96,7 @@ def _tables(metrics: dict) -> list[tuple[str, list[str], list[list[str]]]]:
     labelled = metrics.get("labelled")
     return [
         ("Map against ground truth", ["", "SGR-OCC", "OctoMap"], _score_rows(metrics)),
-        *(
-            [("Map against the scene's exact truth", ["", "SGR-OCC", "OctoMap"], _score_rows(labelled))]
-            * bool(labelled)
-        ),
+        *([("Map against the exact truth", ["", "SGR-OCC", "OctoMap"], _score_rows(labelled))] if labelled else []),
         (
             "Frames",
             ["", "count"],
