@@ -22,12 +22,13 @@ CLASS_NAMES = (
 )
 NUM_CLASSES = len(CLASS_NAMES)
 CLASS_LABELS = tuple(range(1, NUM_CLASSES + 1))
+CEILING, FLOOR, WALL, WINDOW, CHAIR, BED, SOFA, TABLE, TV, FURNITURE, OBJECTS = CLASS_LABELS
 
 #: The label of something solid whose class nobody knows: `objects`, the catch-all class.
-GENERIC = CLASS_NAMES.index("objects") + 1
+GENERIC = OBJECTS
 
 #: Labels that are part of the building: they are planar and do not move.
-STRUCTURAL = tuple(CLASS_NAMES.index(name) + 1 for name in ("ceiling", "floor", "wall", "window"))
+STRUCTURAL = (CEILING, FLOOR, WALL, WINDOW)
 
 _CLASS_COLOURS = (
     (214, 214, 224),  # ceiling
