@@ -1,0 +1,252 @@
+"""Exact voxel truth of a scene: which voxels hold what, and which of them a camera saw.
+
+It needs no picture, so labels can be made where nothing can be drawn; and it is plain float64 arithmetic without matrix
+products, so that a seed gives the same bytes on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
+from sgrocc.labels import FREE, UNKNOWN
+from sgrocc.synthrooms.scene import Solid
+
+RESOLUTION_M = 0.08
+#: The local grid of a frame, as in Occ-ScanNet, and how far ahead of the camera its middle lies.
+LOCAL_SHAPE = (60, 60, 36)
+LOCAL_AHEAD_M = 2.0
+#: How far a camera sees: rays end there.
+RANGE_M = 8.0
+#: One ray for every so many pixels along rows and columns: at 8 m still one ray per voxel.
+RAY_STEP_PX = 4
+
+_SAMPLES = 4
+_NOTHING = np.iinfo(np.int64).max
+_LABELS = 12
+
+
+def scene_grid(solids: Iterable[Solid]) -> VoxelGrid:
+    """The smallest grid with its corner at a multiple of 0.08 m that holds all solids (world frame)."""
+    bounds = [solid.bounds() for solid in solids]
+    low = np.min([low for low, _ in bounds], axis=0)
+    high = np.max([high for _, high in bounds], axis=0)
+    return VoxelGrid.covering(np.stack([low, high]), RESOLUTION_M)
+
+
+class Occupants:
+    """Who fills a grid: per occupied voxel the piece and label with the most of its 4 x 4 x 4 samples (2 cm apart).
+
+    One sample inside a solid makes its voxel occupied. Where two fill a voxel equally the lower piece has it.
+    voxels: (M,) int64 flat indices, ascending; counts: (M,) int64 samples of the winner; keys: (M,) int64,
+    piece * 12 + label.
+    """
+
+    def __init__(self, solids: Sequence[Solid], grid: VoxelGrid) -> None:
+        found = [_samples_inside(solid, grid) for solid in solids]
+        if not found:
+            self.voxels = self.counts = self.keys = np.zeros(0, np.int64)
+            return
+        voxels = np.concatenate([voxels for voxels, _ in found])
+        counts = np.concatenate([counts for _, counts in found])
+        of_solid = [np.full(len(v), s.piece * _LABELS + s.label) for s, (v, _) in zip(solids, found, strict=True)]
+        self._settle(voxels, counts, np.concatenate(of_solid))
+
+    def _settle(self, voxels: np.ndarray, counts: np.ndarray, keys: np.ndarray) -> None:
+        # Solids of one piece and label count together.
+        order = np.lexsort((keys, voxels))
+        voxels, counts, keys = voxels[order], counts[order], keys[order]
+        starts = _starts(voxels, keys)
+        voxels, keys = voxels[starts], keys[starts]
+        counts = np.add.reduceat(counts, starts) if len(starts) else counts
+        # The most samples first, then the lowest piece; the first of each voxel wins.
+        order = np.lexsort((keys, -counts, voxels))
+        first = order[_starts(voxels[order])]
+        self.voxels, self.counts, self.keys = voxels[first], counts[first], keys[first]
+
+    def joined(self, other: Occupants) -> Occupants:
+        """Both together; their pieces differ."""
+        both = Occupants((), _NO_GRID)
+        both._settle(*(np.concatenate([getattr(self, n), getattr(other, n)]) for n in ("voxels", "counts", "keys")))
+        return both
+
+    def labels(self, grid: VoxelGrid) -> np.ndarray:
+        """(X, Y, Z) uint8, 0 where free."""
+        labels = np.full(int(np.prod(grid.shape)), FREE, np.uint8)
+        labels[self.voxels] = self.keys % _LABELS
+        return labels.reshape(grid.shape)
+
+    def pieces(self, grid: VoxelGrid) -> np.ndarray:
+        """(X, Y, Z) int32, -1 where free."""
+        pieces = np.full(int(np.prod(grid.shape)), -1, np.int32)
+        pieces[self.voxels] = self.keys // _LABELS
+        return pieces.reshape(grid.shape)
+
+
+_NO_GRID = VoxelGrid(np.zeros(3), (0, 0, 0), RESOLUTION_M)
+
+
+def voxelise(solids: Sequence[Solid], grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
+    """(X, Y, Z) uint8 labels, 0 where free, and (X, Y, Z) int32 pieces, -1 where free, of filled solids."""
+    occupants = Occupants(solids, grid)
+    return occupants.labels(grid), occupants.pieces(grid)
+
+
+def _samples_inside(solid: Solid, grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
+    """Flat indices of the voxels that hold a part of a solid, and how many of their 64 samples lie in it."""
+    low, high = solid.bounds()
+    first = np.maximum(grid.index_of(low), 0)
+    last = np.minimum(grid.index_of(high), np.array(grid.shape) - 1)
+    if (last < first).any():
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    spans = [np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]
+    indices = np.stack(np.meshgrid(*spans, indexing="ij"), axis=-1).reshape(-1, 3)
+    centres = grid.centre_of(indices)
+    # The distance is a lower bound, so what it leaves out is out; every sample is within half a diagonal of the centre.
+    near = solid.distance(centres) < grid.resolution * np.sqrt(3.0) / 2
+    indices, centres = indices[near], centres[near]
+    ticks = ((np.arange(_SAMPLES) + 0.5) / _SAMPLES - 0.5) * grid.resolution
+    offsets = np.stack(np.meshgrid(ticks, ticks, ticks, indexing="ij"), axis=-1).reshape(-1, 3)
+    counts = np.count_nonzero(solid.distance(centres[:, None] + offsets) <= 0, axis=1)
+    hit = counts > 0
+    _, ny, nz = grid.shape
+    x, y, z = indices[hit].T
+    return (x * ny + y) * nz + z, counts[hit].astype(np.int64)
+
+
+def _starts(*keys: np.ndarray) -> np.ndarray:
+    """Where a new value begins in sorted columns."""
+    if not len(keys[0]):
+        return np.zeros(0, np.int64)
+    new = np.ones(len(keys[0]), bool)
+    new[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
+    return np.flatnonzero(new)
+
+
+def see(
+    occupied: np.ndarray, grid: VoxelGrid, camera: PinholeCamera, camera_to_world: Pose
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a camera sees of a grid: every voxel that a ray passes (Amanatides and Woo), up to the first occupied one.
+
+    occupied: (X, Y, Z) bool. Returns flat indices, ascending and unique, of the free voxels seen through and of the
+    occupied ones seen. Rays begin in the camera's own voxel; what lies outside the grid hides nothing.
+    """
+    rows = np.arange(RAY_STEP_PX // 2, camera.height, RAY_STEP_PX)
+    columns = np.arange(RAY_STEP_PX // 2, camera.width, RAY_STEP_PX)
+    v, u = np.meshgrid(rows, columns, indexing="ij")
+    x, y = ((u - camera.cx) / camera.fx).ravel(), ((v - camera.cy) / camera.fy).ravel()
+    length = np.sqrt(x * x + y * y + 1.0)
+    rays = np.stack([x / length, y / length, 1.0 / length], axis=1)
+    directions = Pose(camera_to_world.rotation, np.zeros(3)).apply(rays)
+
+    start = (camera_to_world.translation - grid.origin) / grid.resolution
+    range_voxels = RANGE_M / grid.resolution
+    voxel = np.repeat(np.floor(start)[None].astype(np.int64), len(directions), axis=0)
+    step = np.where(directions > 0, 1, -1)
+    with np.errstate(divide="ignore"):
+        per_voxel = np.where(directions == 0, np.inf, 1.0 / np.abs(directions))
+    ahead = np.where(directions > 0, np.floor(start) + 1.0 - start, start - np.floor(start))
+    with np.errstate(invalid="ignore"):
+        reach = np.where(directions == 0, np.inf, ahead * per_voxel)
+
+    nx, ny, nz = grid.shape
+    strides = np.array([ny * nz, nz, 1])
+    shape = np.array(grid.shape)
+    flat_occupied = occupied.reshape(-1)
+    passed = np.zeros(flat_occupied.size, bool)
+    hit = np.zeros(flat_occupied.size, bool)
+    while len(voxel):
+        inside = ((voxel >= 0) & (voxel < shape)).all(axis=1)
+        flat = (voxel[:, 0] * strides[0] + voxel[:, 1] * strides[1]) + voxel[:, 2]
+        flat = np.where(inside, flat, 0)
+        blocked = inside & flat_occupied[flat]
+        hit[flat[blocked]] = True
+        passed[flat[inside & ~blocked]] = True
+        # Steps along the axis whose border is nearest; the first of equal ones.
+        axis = np.argmin(reach, axis=1)
+        rows_ = np.arange(len(voxel))
+        travelled = reach[rows_, axis]
+        voxel[rows_, axis] += step[rows_, axis]
+        reach[rows_, axis] += per_voxel[rows_, axis]
+        # A ray that has left the grid, going away from it, never comes back.
+        gone = (((voxel < 0) & (step < 0)) | ((voxel >= shape) & (step > 0))).any(axis=1)
+        going = ~blocked & (travelled < range_voxels) & ~gone
+        if not going.all():
+            voxel, reach, step, per_voxel = voxel[going], reach[going], step[going], per_voxel[going]
+    return np.flatnonzero(passed), np.flatnonzero(hit)
+
+
+def known(labels: np.ndarray, pieces: np.ndarray, seen_through: np.ndarray, seen_pieces: np.ndarray) -> np.ndarray:
+    """(X, Y, Z) uint8 labels, 255 where a frame's camera could not know.
+
+    Known are a free voxel that some frame saw through, and an occupied one of a piece of which some voxel was seen.
+    seen_through: (X, Y, Z) bool; seen_pieces: (P,) bool.
+    """
+    occupied = pieces >= 0
+    told = np.where(occupied, seen_pieces[np.maximum(pieces, 0)], seen_through)
+    return np.where(told, labels, UNKNOWN).astype(np.uint8)
+
+
+def shells(labels: np.ndarray) -> np.ndarray:
+    """The labels with only surfaces left: an occupied voxel with no known free one beside it (of 6) becomes 255."""
+    free = np.pad(labels == FREE, 1)
+    beside = np.zeros(labels.shape, bool)
+    for axis in range(3):
+        for shift in (0, 2):
+            window = [slice(1, -1)] * 3
+            window[axis] = slice(shift, free.shape[axis] - 2 + shift)
+            beside |= free[tuple(window)]
+    return np.where((labels == FREE) | beside, labels, UNKNOWN).astype(np.uint8)
+
+
+def local_grid(grid: VoxelGrid, camera_to_world: Pose) -> tuple[VoxelGrid, np.ndarray]:
+    """The 60 x 60 x 36 grid of a frame, on the voxels of the scene's grid, and (3,) int64 where it begins in that.
+
+    Its middle lies 2 m ahead of the camera, horizontally; its lowest layer is the scene's, which holds the floor.
+    """
+    forward = camera_to_world.rotation[:2, 2]
+    size = np.sqrt((forward * forward).sum())
+    ahead = forward / size * LOCAL_AHEAD_M if size > 1e-6 else np.zeros(2)
+    middle = (camera_to_world.translation[:2] + ahead - grid.origin[:2]) / grid.resolution
+    corner = np.array([*np.rint(middle).astype(np.int64) - np.array(LOCAL_SHAPE[:2]) // 2, 0])
+    # From whole voxels of the world, so that equal corners are equal to the last bit.
+    whole = np.rint(grid.origin / grid.resolution).astype(np.int64) + corner
+    return VoxelGrid(whole * grid.resolution, LOCAL_SHAPE, grid.resolution), corner
+
+
+def crop(labels: np.ndarray, corner: np.ndarray) -> np.ndarray:
+    """The part of (X, Y, Z) uint8 labels that a local grid beginning at `corner` covers; 255 where they end."""
+    local = np.full(LOCAL_SHAPE, UNKNOWN, np.uint8)
+    here, there = _overlap(labels.shape, corner)
+    local[there] = labels[here]
+    return local
+
+
+def in_view(
+    grid: VoxelGrid, corner: np.ndarray, camera: PinholeCamera, camera_to_world: Pose
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which voxels of a frame's local grid, beginning at `corner`, have their centre in the image, hidden or not.
+
+    Returns a (60, 60, 36) bool mask of the local grid, and an (X, Y, Z) bool mask of the scene's.
+    """
+    index = np.stack(np.meshgrid(*map(np.arange, LOCAL_SHAPE), indexing="ij"), axis=-1) + corner
+    offset = grid.centre_of(index) - camera_to_world.translation
+    r = camera_to_world.rotation
+    x, y, z = (offset[..., 0] * r[0, i] + offset[..., 1] * r[1, i] + offset[..., 2] * r[2, i] for i in range(3))
+    pixels, _ = camera.project(np.stack([x, y, z], axis=-1))
+    _, _, inside = camera.pixel_index(pixels)
+    whole = np.zeros(grid.shape, bool)
+    here, there = _overlap(grid.shape, corner)
+    whole[here] = inside[there]
+    return inside, whole
+
+
+def _overlap(shape: tuple[int, int, int], corner: np.ndarray) -> tuple[tuple, tuple]:
+    """Slices of the scene's grid and of the local grid where the two overlap."""
+    low = np.maximum(corner, 0)
+    high = np.maximum(np.minimum(corner + LOCAL_SHAPE, shape), low)
+    here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    there = tuple(slice(a, b) for a, b in zip(low - corner, high - corner, strict=True))
+    return here, there
