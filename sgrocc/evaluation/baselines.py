@@ -433,12 +433,11 @@ def _places(frame: LocalFrame, shape: tuple[int, int, int]) -> tuple[np.ndarray,
     grid = frame.grid
     forward = frame.pose.rotation[:2, 2]
     if np.hypot(*forward) < 0.1:  # it looks straight down or up: the image's upper edge points ahead, or back
-        forward = -np.sign(-frame.pose.rotation[2, 2]) * frame.pose.rotation[:2, 1]
-    forward = forward / np.hypot(*forward)
-    offset = grid.centres()[:, :, 0, :2] - frame.pose.translation[:2]
-    ahead = (offset @ forward + _BACK_M) / grid.resolution
-    left = (offset @ np.array([-forward[1], forward[0]]) + _ASIDE_M) / grid.resolution
-    place = np.floor(np.stack([ahead, left], axis=-1)).astype(np.int64)
+        forward = np.sign(frame.pose.rotation[2, 2]) * frame.pose.rotation[:2, 1]
+    cosine, sine = forward / np.hypot(*forward)
+    x, y = np.moveaxis(grid.centres()[:, :, 0, :2] - frame.pose.translation[:2], -1, 0)
+    ahead, left = cosine * x + sine * y, cosine * y - sine * x
+    place = np.floor(np.stack([ahead + _BACK_M, left + _ASIDE_M], axis=-1) / grid.resolution).astype(np.int64)
     inside = ((place >= 0) & (place < shape[:2])).all(axis=-1)
     column = np.where(inside, place[..., 0] * shape[1] + place[..., 1], 0) * shape[2]
     layers = np.arange(grid.shape[2])
