@@ -26,6 +26,7 @@ RAY_STEP_PX = 4
 _SAMPLES = 4
 _NOTHING = np.iinfo(np.int64).max
 _LABELS = 12
+_FREE, _OCCUPIED, _OUTSIDE = range(3)
 
 
 def scene_grid(solids: Iterable[Solid]) -> VoxelGrid:
@@ -131,7 +132,7 @@ def see(
     """What a camera sees of a grid: every voxel that a ray passes (Amanatides and Woo), up to the first occupied one.
 
     occupied: (X, Y, Z) bool. Returns flat indices, ascending and unique, of the free voxels seen through and of the
-    occupied ones seen. Rays begin in the camera's own voxel; what lies outside the grid hides nothing.
+    occupied ones seen. The camera's own voxel never ends a ray.
     """
     rows = np.arange(RAY_STEP_PX // 2, camera.height, RAY_STEP_PX)
     columns = np.arange(RAY_STEP_PX // 2, camera.width, RAY_STEP_PX)
@@ -141,41 +142,50 @@ def see(
     rays = np.stack([x / length, y / length, 1.0 / length], axis=1)
     directions = Pose(camera_to_world.rotation, np.zeros(3)).apply(rays)
 
+    # A border of "outside" ends the rays; the box is large enough for the camera's own voxel.
     start = (camera_to_world.translation - grid.origin) / grid.resolution
-    range_voxels = RANGE_M / grid.resolution
-    voxel = np.repeat(np.floor(start)[None].astype(np.int64), len(directions), axis=0)
-    step = np.where(directions > 0, 1, -1)
-    with np.errstate(divide="ignore"):
-        per_voxel = np.where(directions == 0, np.inf, 1.0 / np.abs(directions))
-    ahead = np.where(directions > 0, np.floor(start) + 1.0 - start, start - np.floor(start))
-    with np.errstate(invalid="ignore"):
-        reach = np.where(directions == 0, np.inf, ahead * per_voxel)
+    camera_voxel = np.floor(start).astype(np.int64)
+    low = np.minimum(camera_voxel, 0) - 1
+    high = np.maximum(camera_voxel + 1, grid.shape) + 1
+    state = np.full(tuple(high - low), _OUTSIDE, np.uint8)
+    state[1:-1, 1:-1, 1:-1] = _FREE
+    inner = tuple(slice(-a, n - a) for a, n in zip(low, grid.shape, strict=True))
+    state[inner] = np.where(occupied, _OCCUPIED, _FREE)
+    flat_state = state.reshape(-1)
+    visited = np.zeros(state.size, bool)
 
-    nx, ny, nz = grid.shape
-    strides = np.array([ny * nz, nz, 1])
-    shape = np.array(grid.shape)
-    flat_occupied = occupied.reshape(-1)
-    passed = np.zeros(flat_occupied.size, bool)
-    hit = np.zeros(flat_occupied.size, bool)
+    strides = np.array([state.shape[1] * state.shape[2], state.shape[2], 1])
+    voxel = np.full(len(directions), int(((camera_voxel - low) * strides).sum()))
+    steps, reaches, widths = [], [], []
+    for axis in range(3):
+        along = directions[:, axis]
+        with np.errstate(divide="ignore"):
+            width = np.where(along == 0, np.inf, 1.0 / np.abs(along))
+        within = start[axis] - camera_voxel[axis]
+        steps.append(np.where(along > 0, strides[axis], -strides[axis]))
+        widths.append(width)
+        reaches.append(np.where(along == 0, np.inf, np.where(along > 0, 1.0 - within, within) * np.minimum(width, 1e9)))
+    range_voxels = RANGE_M / grid.resolution
     while len(voxel):
-        inside = ((voxel >= 0) & (voxel < shape)).all(axis=1)
-        flat = (voxel[:, 0] * strides[0] + voxel[:, 1] * strides[1]) + voxel[:, 2]
-        flat = np.where(inside, flat, 0)
-        blocked = inside & flat_occupied[flat]
-        hit[flat[blocked]] = True
-        passed[flat[inside & ~blocked]] = True
-        # Steps along the axis whose border is nearest; the first of equal ones.
-        axis = np.argmin(reach, axis=1)
-        rows_ = np.arange(len(voxel))
-        travelled = reach[rows_, axis]
-        voxel[rows_, axis] += step[rows_, axis]
-        reach[rows_, axis] += per_voxel[rows_, axis]
-        # A ray that has left the grid, going away from it, never comes back.
-        gone = (((voxel < 0) & (step < 0)) | ((voxel >= shape) & (step > 0))).any(axis=1)
-        going = ~blocked & (travelled < range_voxels) & ~gone
-        if not going.all():
-            voxel, reach, step, per_voxel = voxel[going], reach[going], step[going], per_voxel[going]
-    return np.flatnonzero(passed), np.flatnonzero(hit)
+        visited[voxel] = True
+        # On along the axis whose border is nearest; the first of equal ones.
+        nearest = np.minimum(np.minimum(reaches[0], reaches[1]), reaches[2])
+        on_x = reaches[0] == nearest
+        on_y = ~on_x & (reaches[1] == nearest)
+        on_z = ~(on_x | on_y)
+        for on, step, reach, width in zip((on_x, on_y, on_z), steps, reaches, widths, strict=True):
+            np.add(voxel, step, out=voxel, where=on)
+            np.add(reach, width, out=reach, where=on)
+        ended = (nearest >= range_voxels) | (flat_state[voxel] != _FREE)
+        if ended.any():
+            # The voxel that ends a ray is seen, unless it is out of range.
+            visited[voxel[ended & (nearest < range_voxels)]] = True
+            going = ~ended
+            voxel = voxel[going]
+            steps, reaches, widths = ([values[going] for values in each] for each in (steps, reaches, widths))
+    seen = visited.reshape(state.shape)[inner].reshape(-1)
+    filled = occupied.reshape(-1)
+    return np.flatnonzero(seen & ~filled), np.flatnonzero(seen & filled)
 
 
 def known(labels: np.ndarray, pieces: np.ndarray, seen_through: np.ndarray, seen_pieces: np.ndarray) -> np.ndarray:
