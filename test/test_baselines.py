@@ -52,16 +52,28 @@ class FakeScene:
     name: str = "fake"
 
 
-class HeightExpert(GeometricExpert):
-    """Knows floor from wall by the height in the camera's frame."""
+class HeightExpert:
+    """The geometric expert, but it knows floor from wall by the height in the camera's frame."""
+
+    depth_source = "topic"
 
     def __call__(self, frame):
-        prediction = super().__call__(frame)
+        prediction = GeometricExpert()(frame)
         logits = np.zeros_like(prediction.gaussians.logits)
         floor = prediction.gaussians.means[:, 1] > 0.55
         logits[floor, FLOOR - 1] = 5
         logits[~floor, WALL - 1] = 5
         return replace(prediction, gaussians=replace(prediction.gaussians, logits=logits), semantic=True)
+
+
+class NearWallExpert:
+    """Needs no depth: it predicts a wall 1 m ahead, whatever there is."""
+
+    depth_source = "network"
+
+    def __call__(self, frame):
+        assert frame.depth is None
+        return GeometricExpert()(replace(frame, depth=np.full((60, 80), 1.0, np.float32)))
 
 
 def local_grid(pose, ahead_m=2.0):
@@ -73,8 +85,16 @@ def local_grid(pose, ahead_m=2.0):
 
 def truth_of(boxes, grid):
     centres = grid.centres()
-    inside = [((centres >= low) & (centres <= high)).all(axis=-1) for low, high in boxes]
-    return np.where(np.any(inside, axis=0), np.uint8(GENERIC), np.uint8(FREE))
+    labels = np.full(grid.shape, FREE, np.uint8)
+    for low, high in boxes:
+        labels[((centres >= low) & (centres <= high)).all(axis=-1)] = GENERIC
+    return labels
+
+
+def in_view(pose, grid):
+    """(X, Y, Z) bool: voxels whose centre is in the image."""
+    pixels, _ = CAMERA.project(pose.inverse().apply(grid.centres().reshape(-1, 3)))
+    return CAMERA.pixel_index(pixels)[2].reshape(grid.shape)
 
 
 def turned(yaw, x=0.0, y=0.0, z=0.0):
@@ -236,14 +256,7 @@ def test_octomap_takes_the_class_of_the_nearest_gaussian():
 def test_octomap_of_a_scene_joins_frames_and_takes_the_depth_of_the_network():
     scene = FakeScene(VoxelGrid(CORNER + [-1, -2.4, -0.8], (60, 60, 30), 0.08))
 
-    class Blind(GeometricExpert):
-        """Predicts a wall 1 m ahead, whatever there is."""
-
-        def __call__(self, frame):
-            assert frame.depth is None
-            return super().__call__(replace(frame, depth=np.full((60, 80), 1.0, np.float32)))
-
-    for depth, expert, wall_m in (("true", None, 2.45), ("network", HeightlessExpert(Blind()), 1.0)):
+    for depth, expert, wall_m in (("true", None, 2.45), ("network", NearWallExpert(), 1.0)):
         octomap = baselines.make("octomap", "embodied", depth, expert=expert)
         octomap.start(scene)
         counts = []
@@ -255,25 +268,13 @@ def test_octomap_of_a_scene_joins_frames_and_takes_the_depth_of_the_network():
         assert octomap.labels()[x - 1 : x + 2, y, z].any() and not octomap.labels()[: x - 1, y, z].any()
 
 
-class HeightlessExpert:
-    """An expert that is not the geometric one by type."""
-
-    depth_source = "network"
-
-    def __init__(self, expert):
-        self._expert = expert
-
-    def __call__(self, frame):
-        return self._expert(frame)
-
-
 def test_steps_behind_a_wall_count_voxels_along_the_ray():
     grid = VoxelGrid(np.zeros(3), (60, 40, 20), 0.08)
     pose = pose_at(0, 1.62, 0.84)
     depth = depth_of_boxes([((2.01, -9, -9), (3, 9, 9))], CAMERA, pose)
     steps = steps_behind(depth, CAMERA, pose, grid, 3)
     x, y, z = grid.index_of(np.array([2.01, 1.62, 0.84]))
-    assert steps[: x + 1].min() == 255
+    assert steps[:x].min() == 255
     np.testing.assert_array_equal(steps[x + 1 : x + 5, y, z], [1, 2, 3, 255])
     # Off the axis the ray is slanted: what is filled lies further out behind the wall.
     assert (steps[x + 1] == 1).sum() > 0.9 * (steps_behind(depth, CAMERA, pose, grid, 1)[x + 1] == 1).sum() > 100
@@ -283,17 +284,21 @@ def test_steps_behind_a_wall_count_voxels_along_the_ray():
 @needs_octomap
 def test_the_fill_makes_surfaces_thick_and_is_tuned():
     boxes = [((2.0, -9, -9), (2.4, 9, 9))]  # five voxels thick
-    frame = FakeFrame(pose_at(0, 0, 0), boxes)
-    scores = baselines.tune_fill([frame, FakeFrame(pose_at(0.3, 0, 0), boxes)], [0, 2, 4, 12])
+    frames = [FakeFrame(pose_at(x, 0, 0), boxes) for x in (0.0, 0.3)]
+    for frame in frames:
+        frame.labels[~in_view(frame.pose, frame.grid)] = UNKNOWN
+    scores = baselines.tune_fill(frames, [0, 2, 4, 12])
     assert list(scores) == [0, 2, 4, 12]
     assert scores[0] < scores[2] < scores[4] > scores[12]
-    plain = baselines.make("octomap", "local", "true").predict(frame).labels
-    filled = baselines.make("octomap_fill", "local", "true").predict(frame).labels
+    frame = frames[0]
+    plain, filled = (
+        baselines.make(name, "local", "true").predict(frame).labels for name in ("octomap", "octomap_fill")
+    )
     assert (filled[plain != FREE] == plain[plain != FREE]).all()
     x, y, z = frame.grid.index_of(np.array([2.01, 0.0, 0.05]))
     assert np.count_nonzero(filled[:, y, z]) == np.count_nonzero(plain[:, y, z]) + baselines.FILL_VOXELS
     with pytest.raises(ValueError, match="numbers of voxels"):
-        baselines.tune_fill([frame], [])
+        baselines.tune_fill(frames, [])
 
 
 # -- joining local grids -----------------------------------------------------------------------------------------------
@@ -364,8 +369,7 @@ def test_confidence_falls_with_depth_at_the_border_and_behind_surfaces():
 def test_the_joined_baselines_of_the_geometric_expert_map_the_room():
     scene = FakeScene(VoxelGrid(CORNER + [-0.4 - 0.08, -2.4, -0.8 + 0.08], (60, 60, 30), 0.08))
     truth = truth_of(ROOM, scene.grid)
-    pixels, z = CAMERA.project(pose_at(0, 0, 0).inverse().apply(scene.grid.centres().reshape(-1, 3)))
-    mask = (CAMERA.pixel_index(pixels)[2] & (z > 0)).reshape(scene.grid.shape)
+    mask = in_view(pose_at(0, 0, 0), scene.grid)
     for name in ("splicing", "voxel_averaging"):
         baseline = baselines.make(name, "embodied", "true")
         baseline.start(scene)
@@ -384,7 +388,7 @@ def prior_frame(yaw, rng=None, number=0):
     frame = FakeFrame(pose, boxes=[], frame=number)
     frame.labels[:, :, 2] = FLOOR
     centres = frame.grid.centres()
-    chair = pose.translation + 1.0 * pose.rotation[:, 2] - [0, 0, 0.5]
+    chair = pose.translation + 1.0 * pose.rotation[:, 2] - [0, 0, 0.2]
     frame.labels[(np.abs(centres - chair)[..., :2].max(-1) < 0.3) & (np.abs(centres - chair)[..., 2] < 0.15)] = CHAIR
     if number % 4 == 0:
         frame.labels[:, :, 33] = CEILING
@@ -403,9 +407,9 @@ def test_the_class_prior_turns_with_the_camera(prior):
     for yaw in (0.0, 1.3, -2.2):
         frame = prior_frame(yaw, number=1)
         prediction = prior.predict(frame)
-        assert (prediction.labels[:, :, 2] == FLOOR).mean() > 0.99
-        at = tuple(frame.grid.index_of(frame.pose.translation + frame.pose.rotation[:, 2] - [0, 0, 0.5]))
-        behind = tuple(frame.grid.index_of(frame.pose.translation + 2.5 * frame.pose.rotation[:, 2] - [0, 0, 0.5]))
+        assert (prediction.labels[frame.labels == FLOOR] == FLOOR).mean() > 0.99
+        at = tuple(frame.grid.index_of(frame.pose.translation + frame.pose.rotation[:, 2] - [0, 0, 0.2]))
+        behind = tuple(frame.grid.index_of(frame.pose.translation + 2.5 * frame.pose.rotation[:, 2] - [0, 0, 0.2]))
         assert prediction.labels[at] == CHAIR and prediction.labels[behind] == FREE
         assert not prediction.labels[:, :, 20].any()
         # a ceiling in every fourth frame is not worth a guess, but its frequency is known
@@ -450,7 +454,7 @@ def test_the_class_prior_of_a_scene_is_the_mean_of_its_frames(tmp_path, monkeypa
     baseline.start(FakeScene(frame.grid))
     frame.mask = np.ones(frame.grid.shape, bool)
     baseline.add(frame)
-    np.testing.assert_array_equal(baseline.labels(), prior.predict(frame).labels)
+    assert (baseline.labels() == prior.predict(frame).labels).mean() > 0.999  # rounding decides at the threshold
 
 
 @pytest.mark.parametrize(

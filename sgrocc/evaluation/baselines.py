@@ -435,7 +435,8 @@ def _places(frame: LocalFrame, shape: tuple[int, int, int]) -> tuple[np.ndarray,
     if np.hypot(*forward) < 0.1:  # it looks straight down or up: the image's upper edge points ahead, or back
         forward = np.sign(frame.pose.rotation[2, 2]) * frame.pose.rotation[:2, 1]
     cosine, sine = forward / np.hypot(*forward)
-    x, y = np.moveaxis(grid.centres()[:, :, 0, :2] - frame.pose.translation[:2], -1, 0)
+    columns = VoxelGrid(grid.origin, (*grid.shape[:2], 1), grid.resolution).centres()[:, :, 0]
+    x, y, _ = np.moveaxis(columns - frame.pose.translation, -1, 0)
     ahead, left = cosine * x + sine * y, cosine * y - sine * x
     place = np.floor(np.stack([ahead + _BACK_M, left + _ASIDE_M], axis=-1) / grid.resolution).astype(np.int64)
     inside = ((place >= 0) & (place < shape[:2])).all(axis=-1)
