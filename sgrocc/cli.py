@@ -128,6 +128,11 @@ def _add_recording(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--split", help="split it belongs to (default: the one that has it)")
     parser.add_argument("--out", required=True, type=Path, help="folder to write")
     parser.add_argument("--rate-hz", type=float, default=10.0, help="frames a second when it is played (default 10)")
+    parser.add_argument("--first", type=int, default=0, help="first frame (default 0)")
+    parser.add_argument("--frames", type=_positive, help="how many frames (default: all from the first on)")
+    parser.add_argument(
+        "--depth", choices=("true", "sensor"), default="true", help="sensor: with the faults of an RGB-D sensor"
+    )
     parser.set_defaults(run=_recording)
 
 
@@ -136,8 +141,10 @@ def _recording(options: argparse.Namespace) -> None:
     from sgrocc.datasets.view import find_scene
 
     scene = find_scene(options.data, options.scene, options.split)
-    write_recording(scene, options.out, options.rate_hz)
-    print(f"{options.out}: {len(scene.frames)} frames at {options.rate_hz:g} Hz, and truth.npz")
+    last = options.first + options.frames if options.frames else None
+    frames = slice(options.first, last)
+    write_recording(scene, options.out, options.rate_hz, frames=frames, depth=options.depth)
+    print(f"{options.out}: {len(scene.frames[frames])} frames at {options.rate_hz:g} Hz, and truth.npz")
 
 
 def _add_eval(commands: argparse._SubParsersAction) -> None:

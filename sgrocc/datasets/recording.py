@@ -3,42 +3,60 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from sgrocc.datasets.embodied_occscannet import EmbodiedScene
+from sgrocc.datasets.embodied_occscannet import EmbodiedFrame, EmbodiedScene
 from sgrocc.evaluation.occupancy import Occupancy
+from sgrocc.evaluation.predictors import depth_of
 from sgrocc.labels import FREE, UNKNOWN
 
 
-def write_recording(scene: EmbodiedScene, out: str | Path, rate_hz: float = 10.0, frame_id: str = "odom") -> None:
-    """Write `scene` as a folder that PosedRgbdSequence reads, and truth.npz beside its frames.
+def write_recording(
+    scene: EmbodiedScene,
+    out: str | Path,
+    rate_hz: float = 10.0,
+    frame_id: str = "odom",
+    frames: slice = slice(None),
+    depth: str = "true",
+) -> None:
+    """Write the `frames` of `scene` as a folder that PosedRgbdSequence reads, and truth.npz beside them.
 
-    The truth is what the embodied protocol scores after the last frame: the scene's labels then, unknown where no
-    frame's mask reaches. Raises ValueError where `out` exists, the scene has no frames or its intrinsics change.
+    depth: "true" as the scene has it, or "sensor" with the faults of an RGB-D sensor. The truth is what the embodied
+    protocol scores after the last of the frames: the scene's labels then, unknown where no mask of them reaches.
+    Raises ValueError where `out` exists, there are no frames or the intrinsics change.
     """
     out = Path(out)
     if out.exists():
         raise ValueError(f"{out} exists already: choose another folder")
     if not rate_hz > 0:
         raise ValueError(f"a rate of {rate_hz} frames a second makes no sense: use a number above zero")
-    if not scene.frames:
-        raise ValueError(f"the scene {scene.name} has no frames: check the data set with `sgrocc data check`")
-    camera = scene.frames[0].camera
-    if any(frame.camera != camera for frame in scene.frames):
+    if depth not in ("true", "sensor"):
+        raise ValueError(f"there is no depth {depth!r}: use true or sensor")
+    chosen = list(scene.frames)[frames]
+    if not chosen:
+        raise ValueError(f"none of the {len(scene.frames)} frames of {scene.name} was chosen: choose others")
+    camera = chosen[0].camera
+    if any(frame.camera != camera for frame in chosen):
         raise ValueError(f"the intrinsics change within {scene.name}: a recording has one camera, choose another scene")
-    truth = embodied_truth(scene, frame_id)
+    truth = embodied_truth(scene, chosen, frame_id)
 
     unfinished = out.with_name(f".{out.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     for name in ("rgb", "depth"):
         (unfinished / name).mkdir(parents=True)
-    for number, frame in enumerate(scene.frames):
+    for number, frame in enumerate(chosen):
         shutil.copyfile(frame.image_path, unfinished / "rgb" / f"{number:04d}{Path(frame.image_path).suffix}")
-        shutil.copyfile(frame.depth_path, unfinished / "depth" / f"{number:04d}.png")
+        to = unfinished / "depth" / f"{number:04d}.png"
+        if depth == "true":
+            shutil.copyfile(frame.depth_path, to)
+        else:
+            Image.fromarray(np.rint(depth_of(frame, depth) * 1000).astype(np.uint16)).save(to, optimize=True)
     np.savetxt(unfinished / "intrinsics.txt", camera.matrix, fmt="%.6f")
-    poses = np.stack([frame.pose.matrix.ravel() for frame in scene.frames])
+    poses = np.stack([frame.pose.matrix.ravel() for frame in chosen])
     np.savetxt(unfinished / "poses_cam_to_world.txt", poses, fmt="%.9f")
     (unfinished / "sequence.yaml").write_text(
         f"rate_hz: {rate_hz:g}\n"
@@ -51,11 +69,11 @@ def write_recording(scene: EmbodiedScene, out: str | Path, rate_hz: float = 10.0
     unfinished.rename(out)
 
 
-def embodied_truth(scene: EmbodiedScene, frame_id: str) -> Occupancy:
-    """The scene's labels within the union of its frames' masks, unknown elsewhere."""
+def embodied_truth(scene: EmbodiedScene, frames: Sequence[EmbodiedFrame], frame_id: str) -> Occupancy:
+    """The labels of a scene at the last of `frames` within the union of their masks, unknown elsewhere."""
     observed = np.zeros(scene.grid.shape, bool)
-    for frame in scene.frames:
+    for frame in frames:
         observed |= frame.mask
-    labels = np.where(observed, scene.labels, UNKNOWN).astype(np.uint8)
+    labels = np.where(observed, frames[-1].global_labels(), UNKNOWN).astype(np.uint8)
     occupied = (labels != FREE) & (labels != UNKNOWN)
     return Occupancy(labels, occupied.astype(np.float32), scene.grid.origin, scene.grid.resolution, frame_id)

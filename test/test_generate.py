@@ -1,0 +1,137 @@
+"""Scenes of SynthRooms: the same everywhere, resumable, and read back as they were made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sgrocc.datasets.embodied_occscannet import EmbodiedOccScanNet
+from sgrocc.datasets.occscannet import OccScanNet
+from sgrocc.labels import CEILING, CLASS_LABELS, FLOOR, FREE, OBJECTS, UNKNOWN, WALL
+from sgrocc.synthrooms import rendering
+from sgrocc.synthrooms.generate import FORMAT_VERSION, Options, generate, labels_hash, make_scene
+
+#: Frozen: the first scenes of every published split. They change only together with FORMAT_VERSION.
+FROZEN = json.loads((Path(__file__).parent / "synthrooms_hashes.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Two scenes of six frames, without pictures."""
+    out = tmp_path_factory.mktemp("synth")
+    return out, generate(out, "test", 2, frames=6, jobs=1, labels_only=True)
+
+
+def test_what_is_read_is_what_was_made(tiny):
+    out, total = tiny
+    assert labels_hash(out, "test") == total == json.loads((out / "synthrooms.json").read_text())["splits"]["test"][
+        "labels_sha256"
+    ]
+    made = make_scene("test", 1, Options(frames=6))
+    scene = EmbodiedOccScanNet(out, "test")[1]
+    assert scene.name == made.name == "synth_test_0001" and (scene.labels == made.labels).all()
+    assert np.allclose(scene.grid.origin, made.grid.origin, atol=1e-6) and len(scene.frames) == 6
+    local = [frame for frame in OccScanNet(out, "test") if frame.scene == made.name]
+    for i, (truth, pose) in enumerate(zip(made.frames(), made.shot.poses, strict=True)):
+        assert (local[i].labels == truth.local_labels).all() and (scene.frames[i].mask == truth.mask).all()
+        assert np.allclose(local[i].pose.matrix, pose.matrix, atol=1e-9) and local[i].camera == made.shot.camera
+        assert np.allclose(local[i].grid.origin, truth.grid.origin, atol=1e-6)
+
+
+def test_the_parts_of_a_room_are_where_they_belong():
+    made = make_scene("val", 0, Options(frames=6))
+    share = {label: np.mean(made.labels == label) for label in (FREE, UNKNOWN, *CLASS_LABELS)}
+    assert share[FREE] > 0.1 and 0.0 < share[UNKNOWN] < 0.9
+    heights = np.broadcast_to(made.grid.centres()[..., 2], made.labels.shape)
+    assert heights[made.labels == FLOOR].max() < 0.16 and heights[made.labels == FLOOR].min() > -0.25
+    if (made.labels == CEILING).any():
+        assert heights[made.labels == CEILING].min() > made.scene.height_m - 0.16
+    assert share[FLOOR] > share[FREE] * 0.01 and share[WALL] > 0
+    # Every camera stands in free space that it knows.
+    for pose in made.shot.poses:
+        assert made.labels[tuple(made.grid.index_of(pose.translation))] == FREE
+
+
+def test_what_a_frame_sees_is_known():
+    made = make_scene("val", 1, Options(frames=4))
+    truth = next(made.frames())
+    known = truth.labels != UNKNOWN
+    assert truth.mask.any() and np.mean(known[truth.mask]) > 0.3
+    inside = truth.local_labels != UNKNOWN
+    assert np.count_nonzero(inside) > 1000 and np.count_nonzero(truth.local_labels[inside] != FREE) > 100
+
+
+def test_shells_are_the_surfaces_of_the_same_scene():
+    solid, shell = (make_scene("val", 0, Options(frames=3, truth=t)).labels for t in ("solid", "shells"))
+    kept = (shell != UNKNOWN) & (shell != FREE)
+    assert (shell[kept] == solid[kept]).all() and ((solid == FREE) == (shell == FREE)).all()
+    assert np.count_nonzero(kept) < 0.9 * np.count_nonzero((solid != UNKNOWN) & (solid != FREE))
+
+
+def test_a_walking_figure_is_an_object_that_moves(tmp_path):
+    generate(tmp_path, "val", 1, frames=8, dynamic="walker", jobs=1, labels_only=True)
+    scene = EmbodiedOccScanNet(tmp_path, "val")[0]
+    assert scene.name == "synth_val_0000_walker"
+    labels = [frame.global_labels() for frame in scene.frames]
+    assert (labels[-1] == scene.labels).all()
+    changed = [np.argwhere(a != b) for a, b in zip(labels, labels[1:])]
+    assert any(len(voxels) for voxels in changed), "the figure never moved"
+    here = np.concatenate(changed)
+    values = np.concatenate([now[tuple(voxels.T)] for now, voxels in zip(labels, changed)])
+    assert set(np.unique(values)) <= {FREE, OBJECTS, UNKNOWN} or np.mean(np.isin(values, [FREE, OBJECTS, UNKNOWN])) > 0.9
+    assert np.ptp(scene.grid.centre_of(here)[:, 2]) > 1.0, "a person is taller than that"
+
+
+def test_moved_things_leave_their_place_free(tmp_path):
+    made = make_scene("val", 0, Options(frames=8, dynamic="moved"))
+    frames = list(made.frames())
+    first, last = frames[0].labels, frames[-1].labels
+    assert made.scene.actors and (first != last).any()
+    assert ((first != FREE) & (first != UNKNOWN) & (last == FREE)).any(), "nothing went away"
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path, tiny):
+    _, whole = tiny
+    generate(tmp_path, "test", 1, frames=6, jobs=1, labels_only=True)
+    first = tmp_path / "synthrooms" / "synth_test_0000.json"
+    before = first.stat().st_mtime_ns
+    assert generate(tmp_path, "test", 2, frames=6, jobs=2, labels_only=True) == whole
+    assert first.stat().st_mtime_ns == before, "a complete scene was made again"
+
+
+def test_other_options_need_another_folder(tiny):
+    out, _ = tiny
+    with pytest.raises(ValueError, match="choose another folder"):
+        generate(out, "test", 2, frames=6, seed=1, jobs=1, labels_only=True)
+
+
+def test_another_seed_is_another_room():
+    one, other = (make_scene("test", 0, Options(frames=2, seed=seed)) for seed in (0, 1))
+    assert one.labels.shape != other.labels.shape or (one.labels != other.labels).any()
+
+
+def test_labels_are_the_frozen_ones(tmp_path):
+    assert FROZEN["format_version"] == FORMAT_VERSION
+    for split, expected in FROZEN["first_two_scenes"].items():
+        assert generate(tmp_path, split, 2, jobs=2, labels_only=True) == expected, (
+            f"the labels of {split} differ from the frozen ones: restore them, or raise FORMAT_VERSION"
+        )
+
+
+@pytest.mark.skipif(rendering.available() is not None, reason=str(rendering.available()))
+def test_pictures_fit_the_labels(tmp_path):
+    generate(tmp_path, "val", 1, frames=3, jobs=1)
+    for frame in EmbodiedOccScanNet(tmp_path, "val")[0].frames:
+        depth = frame.depth()
+        assert frame.image().shape == (480, 640, 3) and depth.shape == (480, 640)
+        assert 25 < frame.image().mean() < 235 and np.mean(depth > 0) > 0.95
+        v, u = np.mgrid[4:480:8, 4:640:8]
+        z = depth[v, u].astype(np.float64)
+        points = frame.pose.apply(frame.camera.back_project(np.stack([u, v], -1), z + 0.01))[z > 0]
+        index = frame.grid.index_of(points)
+        inside = frame.grid.contains(index)
+        labels = frame.labels[tuple(index[inside].T)]
+        assert np.mean(labels[labels != UNKNOWN] != FREE) > 0.97, "surfaces of the depth image lie in occupied voxels"
