@@ -284,7 +284,7 @@ def _canvas(rng: np.random.Generator) -> Item:
         width *= 0.5
     rail = box(OBJECTS, hard(rng), (0, 0.014), (0, count * (width + 0.04) - 0.04), (0.4 * height, 0.5 * height))
     canvases = [
-        box(OBJECTS, look, (0.01, thick), (i * (width + 0.04), i * (width + 0.04) + width), (0, height))
+        box(OBJECTS, look, (0.004, thick), (i * (width + 0.04), i * (width + 0.04) + width), (0, height))
         for i in range(count)
     ]
     return finish("picture", [*canvases, rail] if count > 1 else canvases, z="hangs")
