@@ -12,13 +12,14 @@ from sgrocc.synthrooms.furniture_parts import (
     cloth,
     colour,
     finish,
+    glow,
     hard,
     metal,
     paint,
     pick,
     span,
 )
-from sgrocc.synthrooms.scene import Item, Look, Solid, box, cylinder, ellipsoid, rod
+from sgrocc.synthrooms.scene import Item, Look, Solid, box, cylinder, ellipsoid, heading, rod
 
 
 def _screen(rng: np.random.Generator, width: float, height: float, x: float, z: float, thick_m: float) -> list[Solid]:
@@ -112,9 +113,7 @@ def _two_monitors(rng: np.random.Generator) -> Item:
         rod(TV, look, (0.06, -width / 2, up + height / 2), (0.06, width / 2, up + height / 2), 0.02),
     ]
     for y in (-width / 2 - 0.005, width / 2 + 0.005):
-        for solid in _screen(rng, width, height, 0.07, up, 0.03):
-            solid.centre[1] += y
-            solids.append(solid)
+        solids += [solid.moved(heading(0.0, 0.0, y)) for solid in _screen(rng, width, height, 0.07, up, 0.03)]
     return finish("monitor", solids)
 
 
@@ -211,17 +210,11 @@ def _tube_radiator(rng: np.random.Generator) -> Item:
     return finish("radiator", solids)
 
 
-def _glow(rng: np.random.Generator) -> Look:
-    """A lamp's shade, lit or not."""
-    warm = pick(rng, ((1.0, 0.95, 0.85), (1.0, 0.98, 0.95), (1.0, 0.88, 0.7)))
-    return Look("plain", warm, emission=span(rng, 0.6, 1.0)) if chance(rng, 0.6) else Look("fabric", colour(rng))
-
-
 def _disc_lamp(rng: np.random.Generator) -> Item:
     r, height = span(rng, 0.14, 0.28), span(rng, 0.06, 0.12)
     solids = [
         cylinder(OBJECTS, paint(rng), 0, 0, (-0.03, 0), 0.8 * r),
-        cylinder(OBJECTS, _glow(rng), 0, 0, (-height, -0.02), r),
+        cylinder(OBJECTS, glow(rng), 0, 0, (-height, -0.02), r),
     ]
     return finish("ceiling_lamp", solids, z="ceiling")
 
@@ -231,9 +224,9 @@ def _pendant_lamp(rng: np.random.Generator) -> Item:
     drop, r, look = span(rng, 0.15, 0.35), span(rng, 0.1, 0.2), metal(rng)
     solids = [cylinder(OBJECTS, look, 0, 0, (-0.025, 0), 0.05), cylinder(OBJECTS, look, 0, 0, (-drop - 0.02, 0), 0.012)]
     if chance(rng, 0.5):
-        solids.append(ellipsoid(OBJECTS, _glow(rng), (0, 0, -drop - 0.8 * r), (r, r, 0.8 * r)))
+        solids.append(ellipsoid(OBJECTS, glow(rng), (0, 0, -drop - 0.8 * r), (r, r, 0.8 * r)))
     else:
-        solids.append(cylinder(OBJECTS, _glow(rng), 0, 0, (-drop - 1.1 * r, -drop), r))
+        solids.append(cylinder(OBJECTS, glow(rng), 0, 0, (-drop - 1.1 * r, -drop), r))
     return finish("ceiling_lamp", solids, z="ceiling")
 
 
@@ -244,7 +237,7 @@ def _arm_lamp(rng: np.random.Generator) -> Item:
         span(rng, 0.18, 0.32),
         span(rng, 0.12, 0.3),
         metal(rng),
-        _glow(rng),
+        glow(rng),
     )
     r = span(rng, 0.05, 0.08)
     solids = [cylinder(OBJECTS, look, 0, 0, (-0.03, 0), 0.06), cylinder(OBJECTS, look, 0, 0, (-drop, 0), 0.014)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from sgrocc.labels import OBJECTS
-from sgrocc.synthrooms.furniture_fittings import _glow
 from sgrocc.synthrooms.furniture_parts import (
     chance,
     circle,
     cloth,
     colour,
     finish,
+    glow,
     hard,
     metal,
     paint,
@@ -82,9 +82,9 @@ def _shade_lamp(rng: np.random.Generator, kind: str, height: float, radius_m: fl
         cylinder(OBJECTS, look, 0, 0, (0.01, height - 0.5 * shade), 0.013),
     ]
     if chance(rng, 0.6):
-        solids.append(cylinder(OBJECTS, _glow(rng), 0, 0, (height - shade, height), radius_m))
+        solids.append(cylinder(OBJECTS, glow(rng), 0, 0, (height - shade, height), radius_m))
     else:
-        solids.append(ellipsoid(OBJECTS, _glow(rng), (0, 0, height - 0.6 * shade), (radius_m, radius_m, 0.6 * shade)))
+        solids.append(ellipsoid(OBJECTS, glow(rng), (0, 0, height - 0.6 * shade), (radius_m, radius_m, 0.6 * shade)))
     return finish(kind, solids)
 
 
@@ -100,7 +100,7 @@ def _arc_lamp(rng: np.random.Generator) -> Item:
         cylinder(OBJECTS, look, 0, 0, (0, 0.04), span(rng, 0.14, 0.19)),
         rod(OBJECTS, look, (0, 0, 0.03), (0.1, 0, height), 0.014),
         rod(OBJECTS, look, (0.095, 0, height - 0.012), (reach, 0, height - 0.05), 0.014),
-        ellipsoid(OBJECTS, _glow(rng), (reach, 0, height - 0.05 - 0.6 * r), (r, r, 0.7 * r)),
+        ellipsoid(OBJECTS, glow(rng), (reach, 0, height - 0.05 - 0.6 * r), (r, r, 0.7 * r)),
     ]
     return finish("floor_lamp", solids)
 
@@ -111,7 +111,7 @@ def _tripod_lamp(rng: np.random.Generator) -> Item:
     for i in range(3):
         x, y = circle(2 * np.pi * i / 3, span(rng, 0.2, 0.28))
         solids.append(rod(OBJECTS, look, (x, y, 0.012), (0, 0, height - 1.2 * r), 0.016))
-    solids.append(cylinder(OBJECTS, _glow(rng), 0, 0, (height - 1.4 * r, height), r))
+    solids.append(cylinder(OBJECTS, glow(rng), 0, 0, (height - 1.4 * r, height), r))
     return finish("floor_lamp", solids)
 
 

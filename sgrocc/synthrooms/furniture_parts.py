@@ -80,6 +80,12 @@ def hard(rng: np.random.Generator) -> Look:
     return pick(rng, (wood, wood, wood, paint, paint, metal))(rng)
 
 
+def glow(rng: np.random.Generator) -> Look:
+    """A lamp's shade, lit or not."""
+    warm = pick(rng, ((1.0, 0.95, 0.85), (1.0, 0.98, 0.95), (1.0, 0.88, 0.7)))
+    return Look("plain", warm, emission=span(rng, 0.6, 1.0)) if chance(rng, 0.6) else Look("fabric", colour(rng))
+
+
 def tilted(solid: Solid, angle_rad: float, x: float, z: float) -> Solid:
     """The solid leant back by `angle_rad` about the line along y through (x, z): what is above goes to -x."""
     yaw = heading(-angle_rad).rotation
@@ -95,6 +101,14 @@ def mirrored(solid: Solid) -> Solid:
     flip = np.array([1.0, -1.0, 1.0])
     # Each axis of a shape may change its sign: shapes are symmetric. Flipping y on both sides keeps it a rotation.
     return replace(solid, centre=solid.centre * flip, rotation=solid.rotation * flip[:, None] * flip[None, :])
+
+
+def mirrored_item(item: Item) -> Item:
+    """The item as in a mirror: left and right change places."""
+    slots = tuple(
+        (kind, Pose(pose.rotation.T, pose.translation * np.array([1.0, -1.0, 1.0]))) for kind, pose in item.slots
+    )
+    return replace(item, solids=tuple(mirrored(solid) for solid in item.solids), slots=slots)
 
 
 def both_sides(solid: Solid) -> list[Solid]:

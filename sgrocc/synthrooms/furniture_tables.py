@@ -6,7 +6,18 @@ import numpy as np
 
 from sgrocc.geometry import Pose
 from sgrocc.labels import TABLE
-from sgrocc.synthrooms.furniture_parts import both_sides, chance, circle, finish, hard, metal, paint, pick, span
+from sgrocc.synthrooms.furniture_parts import (
+    both_sides,
+    chance,
+    circle,
+    finish,
+    hard,
+    metal,
+    mirrored_item,
+    paint,
+    pick,
+    span,
+)
 from sgrocc.synthrooms.scene import Item, Look, Solid, box, cylinder, heading, rod
 
 #: No dining chair is deeper or wider than this, nor an office chair deeper.
@@ -155,17 +166,7 @@ def _drawer_desk(rng: np.random.Generator) -> Item:
     item = finish(
         "desk", solids, clear_m=0.8, top_m=height, slots=_desk_slots(rng, depth, -y + drawers + knees / 2, height)
     )
-    return turned_sides(item) if left else item
-
-
-def turned_sides(item: Item) -> Item:
-    """The item as in a mirror: left and right change places."""
-    from dataclasses import replace
-
-    from sgrocc.synthrooms.furniture_parts import mirrored
-
-    slots = tuple((kind, Pose(pose.rotation.T, pose.translation * (1.0, -1.0, 1.0))) for kind, pose in item.slots)
-    return replace(item, solids=tuple(mirrored(solid) for solid in item.solids), slots=slots)
+    return mirrored_item(item) if left else item
 
 
 def _panel_desk(rng: np.random.Generator) -> Item:
