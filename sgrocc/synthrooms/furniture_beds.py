@@ -5,7 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from sgrocc.labels import BED
-from sgrocc.synthrooms.furniture_parts import OVERLAP_M, both_sides, chance, cloth, finish, hard, metal, span
+from sgrocc.synthrooms.furniture_parts import (
+    OVERLAP_M,
+    both_sides,
+    chance,
+    cloth,
+    finish,
+    hard,
+    metal,
+    paint,
+    pick,
+    span,
+    wood,
+)
 from sgrocc.synthrooms.scene import Item, Solid, box, rod
 
 
@@ -86,6 +98,48 @@ def _platform_bed(rng: np.random.Generator, kind: str, width: tuple) -> Item:
     )
 
 
+def _bunk(rng: np.random.Generator) -> Item:
+    """Two berths above each other, with a ladder at the foot."""
+    look = pick(rng, (wood, paint, metal))(rng)
+    y, length, height = span(rng, 0.8, 0.96) / 2, span(rng, 1.96, 2.04), span(rng, 1.45, 1.65)
+    half = span(rng, 0.02, 0.035)
+    end = length + 2 * half
+    solids = []
+    for x in (half, end - half):
+        solids += both_sides(box(BED, look, (x - half, x + half), (y - half, y + half), (0, height)))
+    for z in (span(rng, 0.25, 0.35), height - 0.3):
+        solids.append(box(BED, look, (half, end - half), (-y, y), (z - 0.06, z)))
+        solids.append(
+            box(BED, cloth(rng), (2 * half, end - 2 * half), (-y + 0.03, y - 0.03), (z - 0.01, z + 0.14), 0.03)
+        )
+        solids.append(box(BED, cloth(rng), (2 * half + 0.02, 0.45), (-y + 0.08, y - 0.08), (z + 0.12, z + 0.22), 0.04))
+    solids.append(box(BED, look, (half, end - half), (y - 0.012, y + 0.012), (height - 0.1, height)))
+    solids.append(box(BED, look, (end - 0.04, end + 0.03), (-0.2, 0.2), (0.0, height - 0.3)))
+    return finish("bunk", solids, clear_m=0.6)
+
+
+def _loft_bed(rng: np.random.Generator) -> Item:
+    """One berth high up, free space below."""
+    look = pick(rng, (wood, paint, metal))(rng)
+    y, length, height = span(rng, 0.85, 1.05) / 2, span(rng, 1.98, 2.04), span(rng, 1.6, 1.8)
+    half, z = span(rng, 0.025, 0.04), height - 0.3
+    end = length + 2 * half
+    solids = []
+    for x in (half, end - half):
+        solids += both_sides(box(BED, look, (x - half, x + half), (y - half, y + half), (0, height)))
+    solids += [
+        box(BED, look, (half, end - half), (-y, y), (z - 0.08, z)),
+        box(BED, cloth(rng), (2 * half, end - 2 * half), (-y + 0.03, y - 0.03), (z - 0.01, z + 0.14), 0.03),
+        box(BED, cloth(rng), (2 * half + 0.02, 0.45), (-y + 0.08, y - 0.08), (z + 0.12, z + 0.22), 0.04),
+        *both_sides(box(BED, look, (half, end - half), (y - 0.012, y + 0.012), (height - 0.1, height))),
+        *both_sides(rod(BED, look, (end + 0.02, 0.18, 0.0), (end + 0.005, 0.18, height - 0.2), 0.02)),
+    ]
+    for i in range(3):
+        rung = 0.3 + i * 0.36
+        solids.append(rod(BED, look, (end + 0.015, -0.18, rung), (end + 0.015, 0.18, rung), 0.016))
+    return finish("bunk", solids, clear_m=0.6)
+
+
 _SINGLE, _DOUBLE = ("bed_single", (0.8, 1.1)), ("bed_double", (1.35, 1.85))
 
 FAMILIES = {
@@ -96,3 +150,4 @@ FAMILIES = {
     )
     for kind, width in (_SINGLE, _DOUBLE)
 }
+FAMILIES["bunk"] = (_bunk, _loft_bed)

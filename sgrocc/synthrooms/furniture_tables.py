@@ -191,7 +191,120 @@ def _folding_table(rng: np.random.Generator) -> Item:
     return finish("desk", solids, clear_m=0.8, top_m=height, slots=_desk_slots(rng, depth, 0.0, height))
 
 
+def _low_leg_table(rng: np.random.Generator) -> Item:
+    """Before a sofa: a top, legs, perhaps a board below."""
+    top_look, leg = hard(rng), hard(rng)
+    depth, width, height = span(rng, 0.5, 0.75), span(rng, 0.8, 1.3), span(rng, 0.36, 0.48)
+    y = width / 2
+    solids = [box(TABLE, top_look, (0, depth), (-y, y), (height - span(rng, 0.02, 0.05), height))]
+    solids += _four_legs(rng, leg, (0.05, depth - 0.05), y - 0.05, height - 0.015)
+    if chance(rng, 0.5):
+        solids.append(box(TABLE, top_look, (0.04, depth - 0.04), (-y + 0.04, y - 0.04), (0.12, 0.14)))
+    return finish("coffee_table", solids, clear_m=0.35, top_m=height)
+
+
+def _block_coffee_table(rng: np.random.Generator) -> Item:
+    """A chest, or two blocks under a slab."""
+    look, top_look = hard(rng), hard(rng)
+    depth, width, height = span(rng, 0.5, 0.8), span(rng, 0.7, 1.2), span(rng, 0.32, 0.44)
+    y = width / 2
+    solids = [box(TABLE, top_look, (0, depth), (-y, y), (height - 0.05, height))]
+    if chance(rng, 0.5):
+        solids.append(box(TABLE, look, (0.03, depth - 0.03), (-y + 0.03, y - 0.03), (0, height - 0.045)))
+    else:
+        solids += both_sides(box(TABLE, look, (0.03, depth - 0.03), (y - 0.2, y - 0.04), (0, height - 0.045)))
+    return finish("coffee_table", solids, clear_m=0.35, top_m=height)
+
+
+def _disc_table(rng: np.random.Generator, kind: str, radius: tuple, height: tuple) -> Item:
+    """A disc on a post, or on three leant legs."""
+    look, leg = hard(rng), hard(rng)
+    r, top = span(rng, *radius), span(rng, *height)
+    solids = [cylinder(TABLE, look, 0, 0, (top - span(rng, 0.018, 0.04), top), r)]
+    if chance(rng, 0.5):
+        solids.append(cylinder(TABLE, leg, 0, 0, (0, top - 0.015), span(rng, 0.02, 0.05)))
+        solids.append(cylinder(TABLE, leg, 0, 0, (0, 0.02), 0.7 * r))
+    else:
+        for i in range(3):
+            x, y = circle(2 * np.pi * i / 3, 0.85 * r)
+            solids.append(rod(TABLE, leg, (x, y, 0.016), (0.6 * x, 0.6 * y, top - 0.012), 0.018))
+    return finish(kind, solids, clear_m=0.3, top_m=top)
+
+
+def _round_coffee_table(rng: np.random.Generator) -> Item:
+    return _disc_table(rng, "coffee_table", (0.35, 0.5), (0.36, 0.48))
+
+
+def _round_side_table(rng: np.random.Generator) -> Item:
+    return _disc_table(rng, "side_table", (0.2, 0.3), (0.45, 0.62))
+
+
+def _square_side_table(rng: np.random.Generator) -> Item:
+    look, leg = hard(rng), hard(rng)
+    depth, width, height = span(rng, 0.36, 0.5), span(rng, 0.38, 0.55), span(rng, 0.45, 0.62)
+    y = width / 2
+    solids = [box(TABLE, look, (0, depth), (-y, y), (height - 0.03, height))]
+    solids += _four_legs(rng, leg, (0.045, depth - 0.045), y - 0.045, height - 0.02)
+    return finish("side_table", solids, clear_m=0.3, top_m=height)
+
+
+def _c_side_table(rng: np.random.Generator) -> Item:
+    """A top held from one side, its foot goes under the sofa."""
+    look, leg = hard(rng), metal(rng)
+    depth, width, height, t = span(rng, 0.38, 0.5), span(rng, 0.34, 0.46), span(rng, 0.5, 0.64), 0.025
+    y = width / 2
+    solids = [
+        box(TABLE, look, (0, depth), (-y, y), (height - 0.025, height)),
+        box(TABLE, leg, (0.0, depth - 0.02), (-y + 0.02, y - 0.02), (0, 0.016)),
+        *both_sides(box(TABLE, leg, (0, t), (y - 0.02 - t, y - 0.02), (0, height - 0.02))),
+    ]
+    return finish("side_table", solids, clear_m=0.3, top_m=height)
+
+
+def _bar_counter(rng: np.random.Generator) -> Item:
+    """A closed front under a top that stands out: between kitchen and room."""
+    look, top_look = hard(rng), hard(rng)
+    depth, width, height, over = span(rng, 0.5, 0.8), span(rng, 1.0, 2.2), span(rng, 0.9, 1.08), span(rng, 0.05, 0.25)
+    y = width / 2
+    solids = [
+        box(TABLE, top_look, (0, depth), (-y, y), (height - span(rng, 0.03, 0.06), height)),
+        box(TABLE, look, (0.02, depth - over), (-y + 0.03, y - 0.03), (0.08, height - 0.025)),
+        box(TABLE, look, (0.06, depth - over - 0.04), (-y + 0.06, y - 0.06), (0, 0.09)),
+    ]
+    return finish("counter", solids, clear_m=0.5, top_m=height)
+
+
+def _panel_counter(rng: np.random.Generator) -> Item:
+    """A thick slab on two sides, open in between: a high table."""
+    look = hard(rng)
+    depth, width, height, t = span(rng, 0.45, 0.7), span(rng, 1.1, 1.8), span(rng, 0.9, 1.08), span(rng, 0.03, 0.06)
+    y = width / 2
+    solids = [box(TABLE, look, (0, depth), (-y, y), (height - t, height))]
+    solids += both_sides(box(TABLE, look, (0, depth), (y - t, y), (0, height - t + 0.005)))
+    solids.append(
+        box(TABLE, look, (0, 0.03), (-y + t - 0.005, y - t + 0.005), (span(rng, 0.0, 0.6), height - t + 0.005))
+    )
+    return finish("counter", solids, clear_m=0.5, top_m=height)
+
+
+def _workbench(rng: np.random.Generator) -> Item:
+    """Heavy legs, a board below, a lip behind."""
+    look, leg = hard(rng), hard(rng)
+    depth, width, height = span(rng, 0.5, 0.7), span(rng, 1.0, 1.8), span(rng, 0.84, 0.95)
+    y = width / 2
+    solids = [
+        box(TABLE, look, (0, depth), (-y, y), (height - 0.06, height)),
+        box(TABLE, look, (0.03, depth - 0.03), (-y + 0.03, y - 0.03), (0.2, 0.23)),
+    ]
+    for x in (0.02, depth - 0.09):
+        solids += both_sides(box(TABLE, leg, (x, x + 0.07), (y - 0.09, y - 0.02), (0, height - 0.05)))
+    return finish("counter", solids, clear_m=0.6, top_m=height)
+
+
 FAMILIES = {
     "dining_table": (_leg_table, _leg_table, _trestle_table, _round_table),
     "desk": (_leg_desk, _drawer_desk, _panel_desk, _folding_table),
+    "coffee_table": (_low_leg_table, _block_coffee_table, _round_coffee_table),
+    "side_table": (_round_side_table, _square_side_table, _c_side_table),
+    "counter": (_bar_counter, _panel_counter, _workbench),
 }
