@@ -13,16 +13,15 @@ global ones as [x, y, z]; 0 is free and 255 unknown in both. Pickles that we wri
 
 from __future__ import annotations
 
-import io
-import pickle
+import hashlib
 import re
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from sgrocc.datasets.pickles import BadFile, write_pickle
 from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
 from sgrocc.labels import CLASS_LABELS, FREE, UNKNOWN
 
@@ -35,19 +34,6 @@ NATIVE_SIZE = (1296, 968)
 _COARSE = 4
 #: A coarse voxel of `target_1_16` has a class when more of its 64 voxels than this are occupied (as in NYUv2's SSC).
 _MOST_UNOCCUPIED = 0.95 * _COARSE**3
-#: No real file comes near; a larger one is a bomb of zeros.
-_MAX_BYTES = 1 << 31
-
-
-class BadFile(ValueError):
-    """A file that cannot be used. reason: 'missing', 'damaged', 'unsafe' or 'malformed'."""
-
-    def __init__(self, path: str | Path, reason: str, sentence: str) -> None:
-        super().__init__(f"{path}: {sentence}")
-        self.path, self.reason, self.sentence = Path(path), reason, sentence
-
-    def __reduce__(self):
-        return BadFile, (self.path, self.reason, self.sentence)
 
 
 class Layout:
@@ -60,16 +46,15 @@ class Layout:
             self.occscannet, self.scene_occ = root.occscannet, root.scene_occ
             return
         root = Path(root)
+        frames_here, scenes_here = ((root / name).is_dir() for name in ("gathered_data", "global_occ_package"))
+        self.occscannet, self.scene_occ = root / "occscannet", root / "scene_occ"
+        if frames_here or scene_occ is not None:
+            self.occscannet, self.scene_occ = root, root.resolve().parent / "scene_occ"
+        if scenes_here:
+            self.scene_occ = root
+            self.occscannet = root if frames_here else root.resolve().parent / "occscannet"
         if scene_occ is not None:
             self.occscannet, self.scene_occ = root, Path(scene_occ)
-            return
-        if (root / "gathered_data").is_dir() or (root / "posed_images").is_dir():
-            root = root.parent if root.name == "occscannet" else root
-        elif (root / "global_occ_package").is_dir() and root.name == "scene_occ":
-            root = root.parent
-        both = not (root / "gathered_data").is_dir()
-        self.occscannet = root / "occscannet" if both else root
-        self.scene_occ = root / "scene_occ"
 
     def __repr__(self) -> str:
         return f"Layout({str(self.occscannet)!r}, {str(self.scene_occ)!r})"
@@ -228,140 +213,6 @@ def coarse_labels(labels: np.ndarray) -> np.ndarray:
     return np.where(count[FREE] + count[UNKNOWN] > _MOST_UNOCCUPIED, nothing, classes).astype(np.uint8)
 
 
-def write_pickle(path: Path, content: dict) -> None:
-    """A gzip file without a time in it, so that equal content gives equal bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    packer = zlib.compressobj(6, zlib.DEFLATED, 31)
-    path.write_bytes(packer.compress(pickle.dumps(content, protocol=4)) + packer.flush())
-
-
-def read_pickle(path: Path) -> dict:
-    """The dictionary of a pickle, compressed or not, without executing anything that is in it.
-
-    Values are what method authors put there: numbers, texts, lists, dictionaries, numpy arrays and scalars. Raises
-    BadFile where the file is missing, damaged, no dictionary, or asks for anything else.
-    """
-    try:
-        content = _unpacked(path)
-        loaded = _plain(_Reader(content, path).load())
-    except BadFile:
-        raise
-    except FileNotFoundError:
-        raise BadFile(
-            path, "missing", "the file is missing: complete the download, or generate the set again"
-        ) from None
-    except OSError as error:
-        raise BadFile(path, "missing", f"cannot be read ({error.strerror or error}): check its permissions") from error
-    except Exception as error:  # a damaged pickle can raise anything
-        raise BadFile(
-            path, "damaged", f"the pickle is damaged ({type(error).__name__}: {error}): get the file again"
-        ) from error
-    if not isinstance(loaded, dict):
-        raise BadFile(path, "malformed", f"holds a {type(loaded).__name__} instead of a dictionary: get the file again")
-    return loaded
-
-
-def _unpacked(path: Path) -> io.BytesIO:
-
-    raw = path.read_bytes()
-    if raw[:2] == b"\x1f\x8b":
-        unpacker = zlib.decompressobj(31)
-        content = unpacker.decompress(raw, _MAX_BYTES)
-        if not unpacker.eof:
-            raise EOFError("it ends too early or is too large")
-        raw = content
-    return io.BytesIO(raw)
-
-
-# A pickle is a program: it names functions and calls them. numpy's own functions for arrays trust what they are given
-# (a crafted dtype makes them take bytes for addresses), so these stand-ins take their place and build plain arrays.
-_DTYPE = re.compile(r"([biufc])(\d{1,2})|([SU])(\d{1,6})")
-_ARRAY_TYPE = "numpy.ndarray"
-_BUILTINS = {kind.__name__: kind for kind in (list, dict, tuple, set, frozenset, bytes, bytearray)}
-
-
-class _Dtype:
-    __slots__ = ("dtype",)
-
-    def __init__(self, code) -> None:
-        if not (isinstance(code, str) and _DTYPE.fullmatch(code)):
-            raise ValueError(f"an array of type {code!r}")
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state) -> None:
-        version, order, subarray, names, fields, *_ = state
-        if version not in (3, 4) or order not in ("<", ">", "|", "=") or any((subarray, names, fields)):
-            raise ValueError("an array of records")
-        self.dtype = self.dtype.newbyteorder(order)
-
-
-class _Array:
-    __slots__ = ("array",)
-
-    def __setstate__(self, state) -> None:
-        _, shape, dtype, fortran, raw = state
-        self.array = _from_bytes(raw, dtype, shape, "F" if fortran else "C")
-
-
-def _from_bytes(raw, dtype: _Dtype, shape: tuple, order: str) -> np.ndarray:
-    flat = np.frombuffer(raw.encode("latin1") if isinstance(raw, str) else bytes(raw), dtype.dtype)
-    return flat.reshape(shape, order=order).astype(flat.dtype.newbyteorder("="), order="K")
-
-
-class _Reader(pickle.Unpickler):
-    def __init__(self, file, path: Path) -> None:
-        super().__init__(file, encoding="latin1")
-        self._path = path
-
-    # Methods, not functions: a pickle may set attributes of what it was given, and methods let it set none.
-    def _dtype(self, code, *_):
-        return _Dtype(code)
-
-    def _reconstruct(self, *_):
-        return _Array()
-
-    def _scalar(self, dtype, raw):
-        return _from_bytes(raw, dtype, (), "C")[()]
-
-    def _frombuffer(self, raw, dtype, shape, order):
-        return _from_bytes(raw, dtype, shape, order)
-
-    def _encode(self, text, _):
-        return text.encode("latin1")
-
-    def find_class(self, module: str, name: str):
-        within = module.replace("numpy._core", "numpy.core")
-        stand_ins = {
-            ("numpy", "dtype"): self._dtype,
-            ("numpy", "ndarray"): _ARRAY_TYPE,
-            ("numpy.core.multiarray", "_reconstruct"): self._reconstruct,
-            ("numpy.core.multiarray", "scalar"): self._scalar,
-            ("numpy.core.numeric", "_frombuffer"): self._frombuffer,
-            ("_codecs", "encode"): self._encode,
-        }
-        if (within, name) in stand_ins:
-            return stand_ins[within, name]
-        if module in ("builtins", "__builtin__") and name in _BUILTINS:
-            return _BUILTINS[name]
-        raise BadFile(
-            self._path,
-            "unsafe",
-            f"the pickle asks for {module}.{name}, which is never loaded: if you trust the file, load it yourself and "
-            "save it again with plain arrays, numbers and lists",
-        )
-
-
-def _plain(value):
-    """The value with real arrays in place of the stand-ins."""
-    if isinstance(value, _Array):
-        return value.array
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_plain, value))
-    return value
-
-
 def _stem(frame: int | str) -> str:
     """File name of a frame; real lists name theirs as text."""
     return frame if isinstance(frame, str) else f"{frame:05d}"
@@ -370,3 +221,71 @@ def _stem(frame: int | str) -> str:
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise ValueError(f"there is no kind of list {kind!r}: use one of {', '.join(KINDS)}")
+
+
+# A room of ScanNet was scanned several times: scene0005_00 and scene0005_01 show the same one.
+_SCAN = re.compile(r"(scene\d{4})_\d{2}")
+#: Percent of the rooms in the test part of a scene-disjoint split, as in the official one.
+_DISJOINT_TEST_PERCENT = 30
+
+
+def read_split(
+    layout: Layout, split: str, kind: str, mini: bool = False, scene_disjoint: bool = False
+) -> tuple[list[tuple[str, str, str]], list[BadFile]]:
+    """The entries of a split as (list's split, scene, frame's file name or ''), and the lines that are none.
+
+    scene_disjoint: where the lists of frames put one room into several splits (the official ones do), all frames of
+    all lists are dealt again by room: into test where SHA-256 of the room's name, its first 8 bytes taken as a number,
+    leaves less than 30 when divided by 100, else into train. A room is the scene's name without the number of its
+    scan. Raises ValueError where the split does not exist.
+    """
+    held = layout.splits(kind, mini)
+    dealt = scene_disjoint and _rooms_are_shared(layout, mini)
+    if dealt and split not in ("train", "test"):
+        raise ValueError(f"dealt by room there is no split {split!r}: use train or test, or the official lists")
+    if not dealt and split not in held:
+        path = layout.list_path(split, kind, mini)
+        raise ValueError(
+            f"{path} is missing: use {' or '.join(held) if held else 'a folder that holds the lists of the data set'}"
+        )
+    entries: dict[tuple[str, str, str], None] = {}
+    problems: list[BadFile] = []
+    for listed in held if dealt else [split]:
+        found, bad = _read_list(layout.list_path(listed, kind, mini), kind)
+        problems += bad
+        entries |= {(listed, scene, frame): None for scene, frame in found if not dealt or _dealt_split(scene) == split}
+    return list(entries), problems
+
+
+def _read_list(path: Path, kind: str) -> tuple[list[tuple[str, str]], list[BadFile]]:
+    entries, problems = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        parts = line.strip().split("/")
+        if parts == [""]:
+            continue
+        stem = parts[-1].removesuffix(".pkl")
+        if kind == "embodied" and len(parts) == 1 and parts[0] not in (".", ".."):
+            entries.append((parts[0], ""))
+        elif kind == "local" and len(parts) >= 2 and parts[-1] != stem and stem.isdecimal() and parts[-2].strip("."):
+            entries.append((parts[-2], stem))
+        else:
+            wanted = "<scene>" if kind == "embodied" else "gathered_data/<scene>/<frame>.pkl"
+            problems.append(BadFile(path, "malformed", f"line {number} is {line.strip()!r} instead of {wanted}"))
+    return entries, problems
+
+
+def _rooms_are_shared(layout: Layout, mini: bool) -> bool:
+    """Whether two lists of frames name the same room; yes where there are none to look into."""
+    splits = layout.splits("local", mini)
+    rooms = [{_room(scene) for scene, _ in _read_list(layout.list_path(s, "local", mini), "local")[0]} for s in splits]
+    return not rooms or len(set().union(*rooms)) < sum(map(len, rooms))
+
+
+def _room(scene: str) -> str:
+    scan = _SCAN.fullmatch(scene)
+    return scan[1] if scan else scene
+
+
+def _dealt_split(scene: str) -> str:
+    number = int.from_bytes(hashlib.sha256(_room(scene).encode()).digest()[:8], "big")
+    return "test" if number % 100 < _DISJOINT_TEST_PERCENT else "train"
