@@ -13,6 +13,7 @@ import numpy as np
 from sgrocc.synthrooms import (
     furniture_beds,
     furniture_fittings,
+    furniture_kitchen,
     furniture_objects,
     furniture_seats,
     furniture_storage,
@@ -27,6 +28,7 @@ FAMILIES: dict[str, tuple[Callable[[np.random.Generator], Item], ...]] = {
     **furniture_beds.FAMILIES,
     **furniture_tables.FAMILIES,
     **furniture_storage.FAMILIES,
+    **furniture_kitchen.FAMILIES,
     **furniture_fittings.FAMILIES,
     **furniture_objects.FAMILIES,
 }

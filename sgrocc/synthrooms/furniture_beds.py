@@ -128,7 +128,7 @@ def _loft_bed(rng: np.random.Generator) -> Item:
     for x in (half, end - half):
         solids += both_sides(box(BED, look, (x - half, x + half), (y - half, y + half), (0, height)))
     solids += [
-        box(BED, look, (half, end - half), (-y, y), (z - 0.08, z)),
+        box(BED, look, (half, end), (-y, y), (z - 0.08, z)),
         box(BED, cloth(rng), (2 * half, end - 2 * half), (-y + 0.03, y - 0.03), (z - 0.01, z + 0.14), 0.03),
         box(BED, cloth(rng), (2 * half + 0.02, 0.45), (-y + 0.08, y - 0.08), (z + 0.12, z + 0.22), 0.04),
         *both_sides(box(BED, look, (half, end - half), (y - 0.012, y + 0.012), (height - 0.1, height))),

@@ -1,11 +1,21 @@
-"""Bookcases, wardrobes, cabinets, nightstands, dressers, kitchens: class furniture, books on them class objects."""
+"""Bookcases, wardrobes, cabinets, nightstands, dressers, shelves: class furniture, books on them class objects."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from sgrocc.labels import FURNITURE, OBJECTS
-from sgrocc.synthrooms.furniture_parts import both_sides, chance, colour, finish, hard, metal, paint, pick, span
+from sgrocc.synthrooms.furniture_parts import (
+    both_sides,
+    chance,
+    colour,
+    finish,
+    hard,
+    metal,
+    paint,
+    pick,
+    span,
+)
 from sgrocc.synthrooms.scene import Item, Look, Solid, box, cylinder
 
 
@@ -94,7 +104,7 @@ def _ladder_shelf(rng: np.random.Generator) -> Item:
     return finish("bookcase", solids, clear_m=0.3)
 
 
-def _handle(look: Look, x: float, y: float, z: tuple) -> Solid:
+def handle(look: Look, x: float, y: float, z: tuple) -> Solid:
     """An upright bar on a door whose front is at x."""
     return box(FURNITURE, look, (x - 0.005, x + 0.02), (y - 0.008, y + 0.008), z)
 
@@ -121,7 +131,7 @@ def _hinged_wardrobe(rng: np.random.Generator) -> Item:
             )
         )
         at = low + (pitch - 0.05 if i % 2 == 0 else 0.05)
-        solids.append(_handle(grip, depth + 0.018, at, (0.95, 1.15)))
+        solids.append(handle(grip, depth + 0.018, at, (0.95, 1.15)))
     return finish("wardrobe", solids, clear_m=0.6)
 
 
@@ -156,7 +166,7 @@ def _old_wardrobe(rng: np.random.Generator) -> Item:
         solids.append(box(FURNITURE, look, (depth - 0.04, depth - 0.015), (low, high), (0.45, height - 0.12)))
     for x in (0.05, depth - 0.05):
         solids += both_sides(cylinder(FURNITURE, look, x, y - 0.06, (0, 0.07), 0.03))
-    solids += both_sides(_handle(grip, depth - 0.015, 0.04, (0.95, 1.1)))
+    solids += both_sides(handle(grip, depth - 0.015, 0.04, (0.95, 1.1)))
     return finish("wardrobe", solids, clear_m=0.6)
 
 
@@ -276,9 +286,99 @@ def _round_nightstand(rng: np.random.Generator) -> Item:
     return finish("nightstand", solids, clear_m=0.3, top_m=height)
 
 
+def _wide_dresser(rng: np.random.Generator) -> Item:
+    depth, width, height = span(rng, 0.4, 0.52), span(rng, 1.0, 1.6), span(rng, 0.7, 0.9)
+    return _chest(rng, "dresser", depth, width, height, 2, int(rng.integers(3, 5)))
+
+
+def _tall_dresser(rng: np.random.Generator) -> Item:
+    depth, width, height = span(rng, 0.4, 0.5), span(rng, 0.5, 0.8), span(rng, 0.9, 1.3)
+    return _chest(rng, "dresser", depth, width, height, 1, int(rng.integers(4, 7)))
+
+
+def _changing_dresser(rng: np.random.Generator) -> Item:
+    """Open compartments above two drawers."""
+    look, front = hard(rng), hard(rng)
+    depth, width, height, t = span(rng, 0.42, 0.52), span(rng, 0.7, 1.1), span(rng, 0.8, 1.0), 0.02
+    y, shut = width / 2, span(rng, 0.3, 0.45)
+    solids = [
+        box(FURNITURE, look, (0, depth - 0.015), (-y, y), (0, shut)),
+        box(FURNITURE, look, (0, depth), (-y, y), (height - 0.03, height)),
+        box(FURNITURE, look, (0, 0.014), (-y, y), (shut - 0.005, height - 0.02)),
+        box(FURNITURE, look, (0, depth - 0.02), (-0.01, 0.01), (shut - 0.005, height - 0.02)),
+        *both_sides(box(FURNITURE, look, (0, depth), (y - t, y), (shut - 0.005, height - 0.02))),
+        *both_sides(box(FURNITURE, front, (depth - 0.02, depth), (0.005, y - 0.01), (0.03, shut - 0.01))),
+    ]
+    solids += _books(rng, (0.02, depth - 0.05), (-y + t, -0.01), shut, height - shut - 0.03, 2)
+    return finish("dresser", solids, clear_m=0.5, top_m=height)
+
+
+def _boards_on_wall(rng: np.random.Generator) -> Item:
+    """One to three boards on brackets that run down the wall, books on them."""
+    look, rail = hard(rng), metal(rng)
+    depth, width, count, pitch = (
+        span(rng, 0.18, 0.28),
+        span(rng, 0.5, 1.2),
+        int(rng.integers(1, 4)),
+        span(rng, 0.28, 0.36),
+    )
+    y = width / 2
+    solids = both_sides(
+        box(FURNITURE, rail, (0, 0.016), (0.6 * y - 0.012, 0.6 * y + 0.012), (-0.12, (count - 1) * pitch + 0.03))
+    )
+    for i in range(count):
+        z = i * pitch
+        solids.append(box(FURNITURE, look, (0, depth), (-y, y), (z, z + 0.025)))
+        solids.append(box(FURNITURE, rail, (0, 0.8 * depth), (0.6 * y - 0.008, 0.6 * y + 0.008), (z - 0.03, z + 0.005)))
+        solids.append(
+            box(FURNITURE, rail, (0, 0.8 * depth), (-0.6 * y - 0.008, -0.6 * y + 0.008), (z - 0.03, z + 0.005))
+        )
+        solids += _books(rng, (0.018, depth - 0.01), (-y + 0.02, y - 0.02), z + 0.025, pitch - 0.06, 3)
+    return finish("shelf_wall", solids, z="hangs")
+
+
+def _hanging_box(rng: np.random.Generator) -> Item:
+    """An open box with one divider."""
+    look, t = hard(rng), 0.02
+    depth, width, height = span(rng, 0.2, 0.3), span(rng, 0.5, 1.0), span(rng, 0.28, 0.42)
+    y = width / 2
+    solids = [
+        box(FURNITURE, look, (0, 0.014), (-y, y), (0, height)),
+        box(FURNITURE, look, (0, depth), (-y, y), (0, t)),
+        box(FURNITURE, look, (0, depth), (-y, y), (height - t, height)),
+        box(FURNITURE, look, (0, depth), (-t / 2, t / 2), (t - 0.005, height - t + 0.005)),
+        *both_sides(box(FURNITURE, look, (0, depth), (y - t, y), (0, height))),
+    ]
+    solids += _books(rng, (0.014, depth), (-y + t, -t / 2), t, height - 2 * t, 1)
+    solids += _books(rng, (0.014, depth), (t / 2, y - t), t, height - 2 * t, 2)
+    return finish("shelf_wall", solids, z="hangs")
+
+
+def _wall_cabinet(rng: np.random.Generator) -> Item:
+    """A shut cabinet that hangs, with one or two doors."""
+    look, front, doors = hard(rng), hard(rng), int(rng.integers(1, 3))
+    depth, pitch, height = span(rng, 0.25, 0.36), span(rng, 0.36, 0.5), span(rng, 0.4, 0.7)
+    y = doors * pitch / 2
+    solids = [box(FURNITURE, look, (0, depth), (-y, y), (0, height))]
+    for i in range(doors):
+        at = -y + i * pitch
+        solids.append(
+            box(
+                FURNITURE,
+                front,
+                (depth - 0.005, depth + 0.016),
+                (at + 0.004, at + pitch - 0.004),
+                (0.004, height - 0.004),
+            )
+        )
+    return finish("shelf_wall", solids, z="hangs")
+
+
 FAMILIES = {
     "bookcase": (_open_bookcase, _cube_shelf, _ladder_shelf),
     "wardrobe": (_hinged_wardrobe, _sliding_wardrobe, _old_wardrobe),
     "cabinet": (_door_cabinet, _low_cabinet, _open_cabinet),
     "nightstand": (_drawer_nightstand, _open_nightstand, _round_nightstand),
+    "dresser": (_wide_dresser, _tall_dresser, _changing_dresser),
+    "shelf_wall": (_boards_on_wall, _hanging_box, _wall_cabinet),
 }
