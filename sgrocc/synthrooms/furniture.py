@@ -12,6 +12,7 @@ import numpy as np
 
 from sgrocc.synthrooms import (
     furniture_beds,
+    furniture_clutter,
     furniture_fittings,
     furniture_kitchen,
     furniture_objects,
@@ -31,6 +32,7 @@ FAMILIES: dict[str, tuple[Callable[[np.random.Generator], Item], ...]] = {
     **furniture_kitchen.FAMILIES,
     **furniture_fittings.FAMILIES,
     **furniture_objects.FAMILIES,
+    **furniture_clutter.FAMILIES,
 }
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from sgrocc.labels import OBJECTS
 from sgrocc.synthrooms.furniture_parts import (
+    both_sides,
     chance,
     circle,
     cloth,
@@ -187,9 +188,212 @@ def _basket(rng: np.random.Generator) -> Item:
     return finish("bin", solids)
 
 
+def _drum_table_lamp(rng: np.random.Generator) -> Item:
+    return _shade_lamp(rng, "table_lamp", span(rng, 0.32, 0.6), span(rng, 0.09, 0.16))
+
+
+def _bulb_table_lamp(rng: np.random.Generator) -> Item:
+    """A belly of glass or clay under the shade."""
+    r, look = span(rng, 0.07, 0.12), paint(rng)
+    neck = 2 * r + 0.05
+    solids = [
+        ellipsoid(OBJECTS, look, (0, 0, r), (r, r, r)),
+        cylinder(OBJECTS, look, 0, 0, (1.8 * r, neck + 0.03), 0.015),
+        cylinder(OBJECTS, glow(rng), 0, 0, (neck, neck + span(rng, 0.14, 0.22)), r * span(rng, 1.0, 1.4)),
+    ]
+    return finish("table_lamp", solids)
+
+
+def _desk_lamp(rng: np.random.Generator) -> Item:
+    """Two arms at an angle and a head that looks down."""
+    look = pick(rng, (metal, paint))(rng)
+    elbow, reach = span(rng, 0.22, 0.32), span(rng, 0.14, 0.22)
+    top = elbow + span(rng, 0.06, 0.14)
+    solids = [
+        cylinder(OBJECTS, look, 0, 0, (0, 0.02), span(rng, 0.07, 0.09)),
+        rod(OBJECTS, look, (0, 0, 0.01), (-0.05, 0, elbow), 0.012),
+        rod(OBJECTS, look, (-0.05, 0, elbow), (reach, 0, top), 0.012),
+        rod(OBJECTS, look, (reach - 0.01, 0, top + 0.02), (reach + 0.04, 0, top - 0.08), 0.045),
+    ]
+    return finish("table_lamp", solids)
+
+
+def _upright_bag(rng: np.random.Generator) -> Item:
+    """A carrier or shopping bag with two handles."""
+    look = pick(rng, (cloth, _cardboard))(rng)
+    x, y, height = span(rng, 0.12, 0.2), span(rng, 0.26, 0.4), span(rng, 0.28, 0.42)
+    solids = [box(OBJECTS, look, (0, x), (-y / 2, y / 2), (0, height), 0.02)]
+    for at in (0.03, x - 0.03):
+        solids.append(box(OBJECTS, look, (at - 0.008, at + 0.008), (-y / 5, y / 5), (height - 0.02, height + 0.1)))
+    return finish("bag", solids)
+
+
+def _rucksack(rng: np.random.Generator) -> Item:
+    look = cloth(rng)
+    x, y, height = span(rng, 0.16, 0.22), span(rng, 0.27, 0.34), span(rng, 0.4, 0.5)
+    solids = [
+        box(OBJECTS, look, (0, x), (-y / 2, y / 2), (0, height), 0.06),
+        box(OBJECTS, cloth(rng), (x - 0.03, x + 0.06), (-0.4 * y, 0.4 * y), (0.03, 0.5 * height), 0.03),
+    ]
+    solids += both_sides(rod(OBJECTS, look, (0.0, 0.07, 0.1), (0.0, 0.07, height - 0.06), 0.018))
+    return finish("bag", solids)
+
+
+def _holdall(rng: np.random.Generator) -> Item:
+    """A sports bag: a lying roll with a strap."""
+    look, r, length = cloth(rng), span(rng, 0.11, 0.16), span(rng, 0.4, 0.58)
+    solids = [
+        rod(OBJECTS, look, (0, -length / 2, r), (0, length / 2, r), r),
+        box(OBJECTS, look, (-r, r), (-length / 2, length / 2), (0, r), 0.02),
+        box(OBJECTS, cloth(rng), (-r - 0.01, r + 0.01), (-0.12, -0.08), (0.02, 2 * r + 0.02), 0.01),
+        box(OBJECTS, cloth(rng), (-r - 0.01, r + 0.01), (0.08, 0.12), (0.02, 2 * r + 0.02), 0.01),
+    ]
+    return finish("bag", solids)
+
+
+def _book_pile(rng: np.random.Generator) -> Item:
+    """Books lying on each other, turned a little."""
+    solids, z = [], 0.0
+    x, y = span(rng, 0.08, 0.11), span(rng, 0.11, 0.15)
+    for _ in range(int(rng.integers(2, 6))):
+        thick = span(rng, 0.016, 0.045)
+        look = Look(pick(rng, ("plain", "picture", "fabric", "leather")), colour(rng))
+        book = box(OBJECTS, look, (-x, x), (-y, y), (z, z + thick))
+        solids.append(book.moved(heading(span(rng, -0.3, 0.3))))
+        z += thick
+        x, y = x * span(rng, 0.85, 1.0), y * span(rng, 0.85, 1.0)
+    return finish("books", solids)
+
+
+def _book_row(rng: np.random.Generator) -> Item:
+    """Books that stand, between two ends."""
+    depth, width, height, end = span(rng, 0.14, 0.2), span(rng, 0.15, 0.4), span(rng, 0.18, 0.28), hard(rng)
+    solids = [box(OBJECTS, Look("books", colour(rng)), (0, depth), (-width / 2, width / 2), (0, height))]
+    solids += both_sides(box(OBJECTS, end, (0.01, depth), (width / 2, width / 2 + 0.02), (0, 0.7 * height)))
+    return finish("books", solids)
+
+
+def _papers(rng: np.random.Generator) -> Item:
+    """A tray or a pile of paper, a folder across it."""
+    x, y, thick = 0.21, 0.3, span(rng, 0.02, 0.1)
+    solids = [
+        box(OBJECTS, Look("plain", (0.93, 0.92, 0.9)), (0, x), (-y / 2, y / 2), (0, thick)),
+        box(OBJECTS, paint(rng), (0.01, x - 0.02), (-0.4 * y, 0.45 * y), (thick, thick + 0.016)),
+    ]
+    return finish("books", solids)
+
+
+def _belly_vase(rng: np.random.Generator) -> Item:
+    """A belly and a neck, perhaps with flowers."""
+    look, r = pick(rng, (paint, hard))(rng), span(rng, 0.05, 0.1)
+    neck = 2.2 * r + span(rng, 0.04, 0.1)
+    solids = [
+        cylinder(OBJECTS, look, 0, 0, (0, 0.03), 0.6 * r),
+        ellipsoid(OBJECTS, look, (0, 0, 1.1 * r + 0.01), (r, r, 1.1 * r)),
+        cylinder(OBJECTS, look, 0, 0, (2.0 * r, neck), 0.4 * r),
+    ]
+    return finish("vase", solids + _flowers(rng, neck))
+
+
+def _straight_vase(rng: np.random.Generator) -> Item:
+    r, height = span(rng, 0.04, 0.07), span(rng, 0.16, 0.3)
+    solids = [cylinder(OBJECTS, pick(rng, (paint, metal))(rng), 0, 0, (0, height), r)]
+    return finish("vase", solids + _flowers(rng, height))
+
+
+def _jug(rng: np.random.Generator) -> Item:
+    """With a handle at the side."""
+    look, r, height = paint(rng), span(rng, 0.05, 0.075), span(rng, 0.16, 0.25)
+    solids = [
+        cylinder(OBJECTS, look, 0, 0, (0, height), r),
+        box(OBJECTS, look, (-0.008, 0.008), (r + 0.025, r + 0.04), (0.2 * height, 0.85 * height)),
+        box(OBJECTS, look, (-0.008, 0.008), (r - 0.01, r + 0.04), (0.2 * height, 0.2 * height + 0.015)),
+        box(OBJECTS, look, (-0.008, 0.008), (r - 0.01, r + 0.04), (0.85 * height - 0.015, 0.85 * height)),
+    ]
+    return finish("vase", solids)
+
+
+def _flowers(rng: np.random.Generator, z: float) -> list[Solid]:
+    """A bunch out of a vase's mouth at z, or nothing."""
+    if chance(rng, 0.4):
+        return []
+    size, up = span(rng, 0.06, 0.11), span(rng, 0.08, 0.16)
+    return [
+        cylinder(OBJECTS, _leaf_look(rng), 0, 0, (z - 0.02, z + up), 0.02),
+        ellipsoid(OBJECTS, Look("foliage", colour(rng)), (0, 0, z + up), (size, size, 0.8 * size)),
+    ]
+
+
+def _bottle(rng: np.random.Generator) -> Item:
+    look, r, height = paint(rng), span(rng, 0.032, 0.045), span(rng, 0.22, 0.32)
+    solids = [
+        cylinder(OBJECTS, look, 0, 0, (0, 0.65 * height), r),
+        cylinder(OBJECTS, look, 0, 0, (0.6 * height, height), 0.016),
+    ]
+    solids.append(ellipsoid(OBJECTS, look, (0, 0, 0.65 * height), (r, r, 0.03)))
+    return finish("bottle", solids)
+
+
+def _bottles(rng: np.random.Generator) -> Item:
+    """Two or three that touch."""
+    solids = []
+    for i in range(int(rng.integers(2, 4))):
+        look, height = paint(rng), span(rng, 0.18, 0.32)
+        y = i * 0.078
+        solids.append(cylinder(OBJECTS, look, 0, y, (0, 0.7 * height), 0.04))
+        solids.append(cylinder(OBJECTS, look, 0, y, (0.69 * height, height), span(rng, 0.014, 0.03)))
+    return finish("bottle", solids)
+
+
+def _can(rng: np.random.Generator) -> Item:
+    """A tin, jar or mug."""
+    r, height = span(rng, 0.035, 0.06), span(rng, 0.09, 0.18)
+    solids = [cylinder(OBJECTS, pick(rng, (paint, metal))(rng), 0, 0, (0, height), r)]
+    if chance(rng, 0.5):
+        solids.append(cylinder(OBJECTS, paint(rng), 0, 0, (height - 0.005, height + 0.02), 0.9 * r))
+    return finish("bottle", solids)
+
+
+def _fruit_bowl(rng: np.random.Generator) -> Item:
+    """A wide dish with fruit."""
+    r, height = span(rng, 0.1, 0.16), span(rng, 0.06, 0.09)
+    look = hard(rng)
+    solids = [cylinder(OBJECTS, look, 0, 0, (0, 0.02), 0.5 * r), cylinder(OBJECTS, look, 0, 0, (0.015, height), r)]
+    for i in range(int(rng.integers(2, 5))):
+        x, y = circle(2 * np.pi * i / 4, 0.45 * r)
+        solids.append(ellipsoid(OBJECTS, paint(rng), (x, y, height + 0.02), (0.04, 0.04, 0.04)))
+    return finish("bowl", solids)
+
+
+def _plates(rng: np.random.Generator) -> Item:
+    """A pile of plates with a cup on it."""
+    look, r, height = paint(rng), span(rng, 0.09, 0.13), span(rng, 0.02, 0.08)
+    solids = [cylinder(OBJECTS, look, 0, 0, (0, height), r)]
+    if chance(rng, 0.6):
+        solids.append(cylinder(OBJECTS, paint(rng), 0.02, 0.01, (height - 0.005, height + span(rng, 0.06, 0.1)), 0.04))
+    return finish("bowl", solids)
+
+
+def _pot_with_lid(rng: np.random.Generator) -> Item:
+    look, r, height = metal(rng), span(rng, 0.09, 0.14), span(rng, 0.1, 0.18)
+    solids = [
+        cylinder(OBJECTS, look, 0, 0, (0, height), r),
+        ellipsoid(OBJECTS, look, (0, 0, height), (r, r, 0.03)),
+        cylinder(OBJECTS, paint(rng), 0, 0, (height + 0.02, height + 0.05), 0.02),
+        box(OBJECTS, look, (-0.03, 0.03), (-r - 0.035, r + 0.035), (0.75 * height, 0.75 * height + 0.015)),
+    ]
+    return finish("bowl", solids)
+
+
 FAMILIES = {
     "plant": (_bushy_plant, _tree, _blade_plant),
     "floor_lamp": (_floor_lamp, _arc_lamp, _tripod_lamp),
+    "table_lamp": (_drum_table_lamp, _bulb_table_lamp, _desk_lamp),
     "box_stack": (_box_tower, _box_row, _crates),
     "bin": (_round_bin, _square_bin, _basket),
+    "bag": (_upright_bag, _rucksack, _holdall),
+    "books": (_book_pile, _book_row, _papers),
+    "vase": (_belly_vase, _straight_vase, _jug),
+    "bottle": (_bottle, _bottles, _can),
+    "bowl": (_fruit_bowl, _plates, _pot_with_lid),
 }
