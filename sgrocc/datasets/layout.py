@@ -176,7 +176,9 @@ def write_global(
     """Write the labels of a scene. labels: (X, Y, Z) uint8; mask: (X, Y, Z) bool, what its frames have in view;
     image_paths: of its frames, as write_frame returned them.
     """
-    corners = grid.centres() - 0.5 * grid.resolution
+    corners = np.empty((*grid.shape, 3))
+    for axis, along in enumerate(np.meshgrid(*map(np.arange, grid.shape), indexing="ij", sparse=True)):
+        corners[..., axis] = grid.origin[axis] + along * grid.resolution
     write_pickle(
         Layout(root).global_package(scene),
         {
