@@ -10,13 +10,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from sgrocc.datasets.layout import LOCAL_SHAPE, VOXEL_M
 from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
 from sgrocc.labels import FREE, UNKNOWN
 from sgrocc.synthrooms.scene import Solid
 
-RESOLUTION_M = 0.08
-#: The local grid of a frame, as in Occ-ScanNet, and how far ahead of the camera its middle lies.
-LOCAL_SHAPE = (60, 60, 36)
+#: How far ahead of the camera the middle of its local grid lies.
 LOCAL_AHEAD_M = 2.0
 #: How far a camera sees: rays end there.
 RANGE_M = 8.0
@@ -34,7 +33,7 @@ def scene_grid(solids: Iterable[Solid]) -> VoxelGrid:
     bounds = [solid.bounds() for solid in solids]
     low = np.min([low for low, _ in bounds], axis=0)
     high = np.max([high for _, high in bounds], axis=0)
-    return VoxelGrid.covering(np.stack([low, high]), RESOLUTION_M)
+    return VoxelGrid.covering(np.stack([low, high]), VOXEL_M)
 
 
 class Occupants:
@@ -86,7 +85,7 @@ class Occupants:
         return pieces.reshape(grid.shape)
 
 
-_NO_GRID = VoxelGrid(np.zeros(3), (0, 0, 0), RESOLUTION_M)
+_NO_GRID = VoxelGrid(np.zeros(3), (0, 0, 0), VOXEL_M)
 
 
 def voxelise(solids: Sequence[Solid], grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
