@@ -159,10 +159,17 @@ def _coffee_machine(rng: np.random.Generator) -> Item:
 
 def _toaster(rng: np.random.Generator) -> Item:
     look = pick(rng, (paint, metal))(rng)
+    x, y, height = span(rng, 0.16, 0.2), span(rng, 0.13, 0.2), span(rng, 0.17, 0.21)
     solids = [
-        box(OBJECTS, look, (0, 0.18), (-0.15, 0.15), (0, 0.2), 0.03),
-        box(OBJECTS, Look("plain", (0.1, 0.1, 0.1)), (0.05, 0.13), (-0.11, 0.11), (0.19, 0.204)),
-        box(OBJECTS, paint(rng), (0.07, 0.11), (0.145, 0.17), (0.1, 0.13)),
+        box(OBJECTS, look, (0, x), (-y, y), (0, height), 0.03),
+        box(
+            OBJECTS,
+            Look("plain", (0.1, 0.1, 0.1)),
+            (0.05, x - 0.05),
+            (-y + 0.04, y - 0.04),
+            (height - 0.01, height + 0.004),
+        ),
+        box(OBJECTS, paint(rng), (0.07, 0.11), (y - 0.005, y + 0.02), (0.1, 0.13)),
     ]
     return finish("appliance", solids)
 

@@ -132,7 +132,7 @@ def finish(
 ) -> Item:
     """An Item of solids that may have been planned with any origin along x and y: shifted so that its back is x = 0
     and its middle y = 0. z: "stands" (the lowest point becomes z = 0), "hangs" (z = 0 the middle of its height) or
-    "ceiling" (z = 0 its highest point); `top_m` and slots are shifted along.
+    "ceiling" (z = 0 its highest point); `top_m` and slots are shifted along, but slots on the floor (z = 0) stay on it.
     """
     solids = tuple(solids)
     bounds = np.array([solid.bounds() for solid in solids])
@@ -145,8 +145,13 @@ def finish(
         tuple(round(float(size), 6) for size in high - low),
         clear_m,
         None if top_m is None else round(float(top_m + shift[2]), 6),
-        tuple((slot, Pose(pose.rotation, np.round(pose.translation + shift, 6))) for slot, pose in slots),
+        tuple((slot, _shifted(pose, shift)) for slot, pose in slots),
     )
+
+
+def _shifted(pose: Pose, shift: np.ndarray) -> Pose:
+    on_floor = pose.translation[2] == 0.0
+    return Pose(pose.rotation, np.round(pose.translation + (shift * (1.0, 1.0, 0.0) if on_floor else shift), 6))
 
 
 def _near(rng: np.random.Generator, rgb: tuple[float, float, float]) -> tuple[float, float, float]:

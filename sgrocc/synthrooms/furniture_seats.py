@@ -18,7 +18,6 @@ from sgrocc.synthrooms.furniture_parts import (
     metal,
     mirrored_item,
     paint,
-    pick,
     span,
     tilted,
     wood,
@@ -233,16 +232,23 @@ def _round_armed_sofa(rng: np.random.Generator) -> Item:
     return finish("sofa", solids, clear_m=0.5)
 
 
-def _round_stool(rng: np.random.Generator) -> Item:
-    """A round seat on three or four legs, high at a bar."""
+def _leg_stool(rng: np.random.Generator, kind: str, seat: float, splay_m: float) -> Item:
+    """A round seat on three or four legs."""
     look, leg = (cloth(rng) if chance(rng, 0.4) else hard(rng)), hard(rng)
-    r, seat = span(rng, 0.15, 0.19), pick(rng, (span(rng, 0.42, 0.5), span(rng, 0.62, 0.76)))
-    legs, out = int(rng.integers(3, 5)), span(rng, 0.0, 0.05)
+    r, legs = span(rng, 0.15, 0.19), int(rng.integers(3, 5))
     solids = [cylinder(CHAIR, look, 0, 0, (seat - span(rng, 0.03, 0.07), seat), r)]
     for i in range(legs):
-        (x, y), (foot_x, foot_y) = (circle(2 * np.pi * i / legs, radius) for radius in (r - 0.03, r - 0.03 + out))
+        (x, y), (foot_x, foot_y) = (circle(2 * np.pi * i / legs, radius) for radius in (r - 0.03, r - 0.03 + splay_m))
         solids.append(rod(CHAIR, leg, (foot_x, foot_y, 0.016), (x, y, seat - 0.02), 0.017))
-    return finish("stool", solids, clear_m=0.3)
+    return finish(kind, solids, clear_m=0.3)
+
+
+def _round_stool(rng: np.random.Generator) -> Item:
+    return _leg_stool(rng, "stool", span(rng, 0.42, 0.5), span(rng, 0.0, 0.05))
+
+
+def _high_stool(rng: np.random.Generator) -> Item:
+    return _leg_stool(rng, "bar_stool", span(rng, 0.62, 0.76), span(rng, 0.0, 0.04))
 
 
 def _square_stool(rng: np.random.Generator) -> Item:
@@ -274,7 +280,7 @@ def _bar_stool(rng: np.random.Generator) -> Item:
         cylinder(CHAIR, look, 0, 0, (seat - 0.07, seat), span(rng, 0.17, 0.2)),
         box(CHAIR, look, (-0.2, -0.15), (-0.15, 0.15), (seat - 0.06, seat + span(rng, 0.1, 0.25)), 0.02),
     ]
-    return finish("stool", solids, clear_m=0.3)
+    return finish("bar_stool", solids, clear_m=0.3)
 
 
 def _plank_bench(rng: np.random.Generator) -> Item:
@@ -458,7 +464,8 @@ def _large(shape: Callable) -> Callable[[np.random.Generator], Item]:
 FAMILIES = {
     "dining_chair": (_wooden_chair, _shell_chair, _upholstered_chair, _cantilever_chair),
     "office_chair": (_swivel_chair, _mesh_chair, _visitor_chair),
-    "stool": (_round_stool, _square_stool, _pouf, _bar_stool),
+    "stool": (_round_stool, _square_stool, _pouf),
+    "bar_stool": (_high_stool, _bar_stool),
     "bench": (_plank_bench, _backed_bench, _padded_bench),
     "armchair_small": (_small(_block_armchair), _small(_framed_armchair), _bucket_chair, _long_chair),
     "armchair": (_large(_block_armchair), _large(_wing_armchair), _large(_framed_armchair)),

@@ -20,8 +20,8 @@ from sgrocc.synthrooms.furniture_parts import (
 )
 from sgrocc.synthrooms.scene import Item, Look, Solid, box, cylinder, heading, rod
 
-#: No dining chair is deeper or wider than this, nor an office chair deeper.
-CHAIR_DEPTH_M, CHAIR_WIDTH_M, OFFICE_CHAIR_DEPTH_M = 0.66, 0.54, 0.75
+#: No dining chair is deeper or wider than this, no office chair or bar stool deeper.
+CHAIR_DEPTH_M, CHAIR_WIDTH_M, OFFICE_CHAIR_DEPTH_M, STOOL_DEPTH_M = 0.66, 0.54, 0.75, 0.45
 
 
 def _chairs_beside(rng: np.random.Generator, depth: float, width: float) -> list[tuple[str, Pose]]:
@@ -261,6 +261,13 @@ def _c_side_table(rng: np.random.Generator) -> Item:
     return finish("side_table", solids, clear_m=0.3, top_m=height)
 
 
+def _stools_before(rng: np.random.Generator, depth: float, width: float) -> list[tuple[str, Pose]]:
+    """Bar stools in a row before a counter's front."""
+    count = int(width / 0.6)
+    x = depth + STOOL_DEPTH_M + span(rng, 0.0, 0.05)
+    return [("bar_stool", heading(np.pi, x, (i - (count - 1) / 2) * 0.6)) for i in range(count) if chance(rng, 0.7)]
+
+
 def _bar_counter(rng: np.random.Generator) -> Item:
     """A closed front under a top that stands out: between kitchen and room."""
     look, top_look = hard(rng), hard(rng)
@@ -271,7 +278,7 @@ def _bar_counter(rng: np.random.Generator) -> Item:
         box(TABLE, look, (0.02, depth - over), (-y + 0.03, y - 0.03), (0.08, height - 0.025)),
         box(TABLE, look, (0.06, depth - over - 0.04), (-y + 0.06, y - 0.06), (0, 0.09)),
     ]
-    return finish("counter", solids, clear_m=0.5, top_m=height)
+    return finish("counter", solids, clear_m=0.5, top_m=height, slots=_stools_before(rng, depth, width))
 
 
 def _panel_counter(rng: np.random.Generator) -> Item:
@@ -284,7 +291,7 @@ def _panel_counter(rng: np.random.Generator) -> Item:
     solids.append(
         box(TABLE, look, (0, 0.03), (-y + t - 0.005, y - t + 0.005), (span(rng, 0.0, 0.6), height - t + 0.005))
     )
-    return finish("counter", solids, clear_m=0.5, top_m=height)
+    return finish("counter", solids, clear_m=0.5, top_m=height, slots=_stools_before(rng, depth, width))
 
 
 def _workbench(rng: np.random.Generator) -> Item:
