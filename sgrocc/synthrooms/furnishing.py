@@ -9,6 +9,7 @@ import numpy as np
 from sgrocc.synthrooms.floor_plan import FloorPlan, Side
 from sgrocc.synthrooms.furniture import make
 from sgrocc.synthrooms.furniture_parts import chance, pick, span
+from sgrocc.synthrooms.furniture_tables import CHAIR_DEPTH_M, OFFICE_CHAIR_DEPTH_M
 from sgrocc.synthrooms.placing import Furnishing, Placed, composed
 from sgrocc.synthrooms.scene import Item, Solid, heading
 
@@ -24,6 +25,7 @@ _MORE = {
     "storage": "bookcase bookcase bookcase wardrobe cabinet box_stack box_stack suitcase desk bench laundry",
     "hall": "cabinet bench wardrobe bookcase plant stool side_table",
 }
+_DEEPEST_M = {"dining_chair": CHAIR_DEPTH_M, "office_chair": OFFICE_CHAIR_DEPTH_M}
 _FLOOR_CLUTTER = "bin bag box_stack toys suitcase laundry plant fan books".split()
 _TOP_CLUTTER = "books books vase bottle bowl table_lamp plant books bowl".split()
 _WALL_CLUTTER = "picture picture picture mirror clock shelf_wall shelf_wall".split()
@@ -244,8 +246,8 @@ def _fill(done: Furnishing, number: int, rng: np.random.Generator, first: int) -
     """More furniture until the room is as full as this one is to be."""
     room = done.plan.rooms[number]
     kinds = _MORE[room.purpose].split()
-    wanted = span(rng, 0.12, 0.28) if room.purpose == "hall" else span(rng, 0.26, 0.46)
-    for _ in range(12):
+    wanted = span(rng, 0.12, 0.28) if room.purpose == "hall" else span(rng, 0.34, 0.58)
+    for _ in range(24):
         covered = sum(
             float(np.prod(p.high[:2] - p.low[:2])) for p in done.placed[first:] if p.high[2] > 0.05 and p.low[2] < 0.5
         )
@@ -260,7 +262,7 @@ def _fill(done: Furnishing, number: int, rng: np.random.Generator, first: int) -
         elif kind in ("plant", "stool", "box_stack") and chance(rng, 0.3):
             done.anywhere(number, item, rng, tries=8)
         else:
-            done.against_wall(number, item, rng, tries=8, gap_m=0.03)
+            done.against_wall(number, item, rng, tries=12, gap_m=0.03)
 
 
 def _ceiling(done: Furnishing, number: int, rng: np.random.Generator) -> None:
@@ -323,13 +325,13 @@ def _fill_slots(
         item = chair or chairs.setdefault(kind, make(kind, rng))
         if chance(rng, 0.1):
             item = make(kind, rng)
+        # The slot is where the deepest chair's back would be: others go nearer, unless that is into the table.
+        spare = max(_DEEPEST_M.get(kind, 0.0) - item.size_m[0], 0.0)
         loose = chance(rng, 0.4)
-        for attempt in range(4):
-            pull = span(rng, 0.0, 0.35) if loose else 0.0
-            turn = span(rng, -0.5, 0.5) if loose else span(rng, -0.06, 0.06)
-            # The slot is where the deepest chair's back is: any other is nearer.
-            nearer = (0.0, 0.05, 0.12, 0.0)[attempt]
-            pose = composed(composed(carrier.pose, slot), heading(turn, -pull - nearer, 0.0))
+        for nearer in (spare, spare / 2, 0.0, -0.1):
+            pull, turn = (span(rng, 0.0, 0.35), span(rng, -0.5, 0.5)) if loose else (0.0, span(rng, -0.06, 0.06))
+            loose = False
+            pose = composed(composed(carrier.pose, slot), heading(turn, nearer - pull, 0.0))
             if done.place(done.plan.rooms[number], item, pose, air_m=0.01, belongs=True, fine=True):
                 break
 

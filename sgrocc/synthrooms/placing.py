@@ -26,6 +26,9 @@ _AIR_M = 0.03
 #: Touching is not intersecting.
 _TOUCH_M = 1e-4
 
+#: Of the room that a thing wants in front of it, so much it has for itself; rooms are crowded.
+_CLEAR_SHARE = 0.7
+
 _MOVABLE = frozenset(
     "dining_chair office_chair stool armchair_small box_stack bag bin laundry suitcase toys fan plant".split()
 )
@@ -81,6 +84,7 @@ class Furnishing:
         self._fronts = Boxes()  # room to use something: only what belongs to it may stand there
         self._rugs: list[tuple[float, float, float, float, float]] = []
         self._walk = _Walk(self.plan)
+        self._last: tuple | None = None  # an item and its own box, which many tries in a row ask for
         for opening in self.plan.openings:
             self._keep_free(opening)
 
@@ -105,10 +109,7 @@ class Furnishing:
         window; walk: it must leave a path.
         """
         pose = self._on_rug(item, pose)
-        solids = [solid.moved(pose) for solid in item.solids]
-        corners = [solid.bounds() for solid in solids]
-        lows, highs = np.array([low for low, _ in corners]), np.array([high for _, high in corners])
-        low, high = lows.min(axis=0), highs.max(axis=0)
+        low, high = self._outline(item, pose)
         if high[2] > self.plan.height_m + _TOUCH_M or low[2] < -_TOUCH_M:
             return None
         if not room.covers(low[0], low[1], high[0], high[1]):
@@ -118,7 +119,7 @@ class Furnishing:
             return None
         if fine:
             if self._things.meets(low - air, high + air) and any(
-                self._parts.meets(a - air, b + air) for a, b in zip(lows, highs, strict=True)
+                self._parts.meets(a - air, b + air) for a, b in (solid.moved(pose).bounds() for solid in item.solids)
             ):
                 return None
         elif self._things.meets(low - air, high + air):
@@ -140,10 +141,11 @@ class Furnishing:
             self._walk.block(low, high)
         piece = self.next_piece
         self.next_piece += 1
-        self.solids += [replace(solid, piece=piece) for solid in solids]
         self._things.add(low, high)
-        for a, b in zip(lows, highs, strict=True):
-            self._parts.add(a, b)
+        for solid in item.solids:
+            solid = replace(solid.moved(pose), piece=piece)
+            self.solids.append(solid)
+            self._parts.add(*solid.bounds())
         if front is not None:
             self._fronts.add(*front)
         if item.kind == "rug":
@@ -181,7 +183,7 @@ class Furnishing:
         z: float = 0.0,
         sides: Sequence[Side] | None = None,
         near: float | None = None,
-        tries: int = 14,
+        tries: int = 24,
         gap_m: float = 0.0,
         exact: bool = False,
         **how,
@@ -206,17 +208,18 @@ class Furnishing:
         return None
 
     def anywhere(
-        self, number: int, item: Item, rng: np.random.Generator, *, tries: int = 14, turned: bool = False, **how
+        self, number: int, item: Item, rng: np.random.Generator, *, tries: int = 24, turned: bool = False, **how
     ) -> Placed | None:
         """Free on the floor of a room, along the walls or, if `turned`, at any angle."""
         room = self.plan.rooms[number]
         for _ in range(tries):
             x0, y0, x1, y1 = pick(rng, room.rectangles)
             yaw = span(rng, 0.0, 6.283) if turned else np.pi / 2 * int(rng.integers(4))
-            turn = heading(yaw)
-            middle = turn.apply(np.array([item.size_m[0] / 2, 0.0, 0.0]))
-            at = np.round([span(rng, x0, x1) - middle[0], span(rng, y0, y1) - middle[1]], 6)
-            placed = self.place(room, item, heading(yaw, at[0], at[1]), **how)
+            low, high = self._outline(item, heading(yaw))
+            if low[0] - high[0] < x0 - x1 or low[1] - high[1] < y0 - y1:
+                continue
+            at = span(rng, x0 - low[0], x1 - high[0]), span(rng, y0 - low[1], y1 - high[1])
+            placed = self.place(room, item, heading(yaw, *at), **how)
             if placed:
                 return placed
         return None
@@ -257,13 +260,20 @@ class Furnishing:
         """The pose, 2 cm higher where all of the item is on a rug."""
         if abs(pose.translation[2]) > 1e-9 or not self._rugs or item.kind in ("rug", "curtain", "radiator"):
             return pose
-        bounds = [solid.moved(pose).bounds() for solid in item.solids]
-        low = np.min([a for a, _ in bounds], axis=0)
-        high = np.max([b for _, b in bounds], axis=0)
+        low, high = self._outline(item, pose)
         for x0, y0, x1, y1, top in self._rugs:
             if low[0] >= x0 and low[1] >= y0 and high[0] <= x1 and high[1] <= y1:
                 return Pose(pose.rotation, pose.translation + np.array([0.0, 0.0, top]))
         return pose
+
+    def _outline(self, item: Item, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
+        """The item's box where it stands."""
+        if np.abs(pose.rotation[0, 0]) not in (0.0, 1.0):
+            return bounds_of(solid.moved(pose) for solid in item.solids)
+        if self._last is None or self._last[0] is not item:
+            self._last = (item, *bounds_of(item.solids))
+        corners = pose.apply(np.stack(self._last[1:]))
+        return np.round(corners.min(axis=0), 9), np.round(corners.max(axis=0), 9)
 
     def _keep_free(self, opening: Opening) -> None:
         side, top = opening.side, opening.z[1]
@@ -393,15 +403,12 @@ def rests_on(item: Item, pose: Pose, rest: Solid) -> bool:
 
 
 def _front(item: Item, pose: Pose) -> tuple[np.ndarray, np.ndarray] | None:
-    """The box in front of an item that is needed to use it."""
+    """The box in front of an item that nothing but what belongs to it may fill."""
     if item.clear_m <= 0:
         return None
     depth, width, height = item.size_m
-    corners = pose.apply(
-        np.array(
-            [[x, y, z] for x in (depth + 0.01, depth + item.clear_m) for y in (-width / 2, width / 2) for z in (0, 1)]
-        )
-    )
+    reach = depth + _CLEAR_SHARE * item.clear_m
+    corners = pose.apply(np.array([[x, y, 0.0] for x in (depth + 0.01, reach) for y in (-width / 2, width / 2)]))
     low, high = np.round(corners.min(axis=0), 6), np.round(corners.max(axis=0), 6)
     return np.append(low[:2], 0.03), np.append(high[:2], max(height, 0.5))
 
