@@ -122,14 +122,18 @@ def _check_scenes(layout: Layout, entries, problems: list[BadFile]) -> dict:
             continue
         problems += bad.values()
         seen = np.zeros(scene.grid.shape, bool)
+        usable = 0
         for frame in scene.frames:
             try:
                 frame.verify()
                 seen |= frame.mask
-                frames += 1
+                usable += 1
             except BadFile as problem:
                 problems.append(problem)
+        if not usable:
+            continue
         scenes += 1
+        frames += usable
         in_view += int(np.count_nonzero(seen))
         voxels += np.bincount(scene.labels.reshape(-1), minlength=256)
         size_m += np.array(scene.grid.shape) * scene.grid.resolution
@@ -147,7 +151,7 @@ def _named(voxels: np.ndarray) -> dict[str, int]:
 
 
 def shares(voxels: dict[str, int]) -> dict[str, float]:
-    """'unknown' of all voxels, 'free' of the known ones, and every class of the occupied ones; 0 where there are none."""
+    """'unknown' of all voxels, 'free' of the known ones, every class of the occupied ones; 0 where there are none."""
     known = sum(voxels.values()) - voxels["unknown"]
     occupied = known - voxels["free"]
     return {
@@ -170,7 +174,7 @@ def print_check(result: dict, console: Console | None = None) -> None:
         if kind == "embodied" and part["scenes"]:
             size = " x ".join(f"{length:g}" for length in part["mean_size_m"])
             line += f"; mean size {size} m, {part['in_view']:.0%} of it in some frame's view"
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
         for reason, count in part["problems"].items():
             console.print(f"  [red]{count} {reason}[/red]", highlight=False)
         for sentence in part["bad_files"][:_SHOWN]:

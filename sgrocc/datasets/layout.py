@@ -250,13 +250,20 @@ def read_split(
         raise ValueError(
             f"{path} is missing: use {' or '.join(held) if held else 'a folder that holds the lists of the data set'}"
         )
-    entries: dict[tuple[str, str, str], None] = {}
+    entries: list[tuple[str, str, str]] = []
     problems: list[BadFile] = []
     for listed in held if dealt else [split]:
         found, bad = _read_list(layout.list_path(listed, kind, mini), kind)
         problems += bad
-        entries |= {(listed, scene, frame): None for scene, frame in found if not dealt or _dealt_split(scene) == split}
-    return list(entries), problems
+        entries += [(listed, *entry) for entry in found if not dealt or _dealt_split(entry[0]) == split]
+    if dealt:  # what several lists name counts once
+        entries = list({entry[1:]: entry for entry in reversed(entries)}.values())[::-1]
+    if not entries and not problems:
+        cure = "use the official lists" if dealt else "get the list again"
+        raise ValueError(
+            f"no entry of the {kind} lists in {layout.list_path(split, kind, mini).parent} is in {split}: {cure}"
+        )
+    return entries, problems
 
 
 def _read_list(path: Path, kind: str) -> tuple[list[tuple[str, str]], list[BadFile]]:

@@ -35,7 +35,7 @@ def write_pickle(path: Path, content: dict) -> None:
 def read_pickle(path: Path) -> dict:
     """The dictionary of a pickle, compressed or not, without executing anything that is in it.
 
-    Values are what method authors put there: numbers, texts, lists, dictionaries, numpy arrays and scalars. Raises
+    Values are what data sets hold: numbers, texts, lists, dictionaries, numpy arrays and scalars. Raises
     BadFile where the file is missing, damaged, no dictionary, or asks for anything else.
     """
     try:
@@ -74,6 +74,7 @@ def _unpacked(path: Path) -> io.BytesIO:
 # (a crafted dtype makes them take bytes for addresses), so these stand-ins take their place and build plain arrays.
 _DTYPE = re.compile(r"([biufc])(\d{1,2})|([SU])(\d{1,6})")
 _ARRAY_TYPE = "numpy.ndarray"
+_PLAIN_TYPES = (bool, int, float, complex, str, bytes, bytearray, np.generic, np.ndarray)
 _BUILTINS = {kind.__name__: kind for kind in (list, dict, tuple, set, frozenset, bytes, bytearray)}
 
 
@@ -149,11 +150,13 @@ class _Reader(pickle.Unpickler):
 
 
 def _plain(value):
-    """The value with real arrays in place of the stand-ins."""
+    """The value with real arrays in place of the stand-ins; raises ValueError where it is no plain value."""
     if isinstance(value, _Array):
         return value.array
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
         return type(value)(map(_plain, value))
-    return value
+    if value is None or isinstance(value, _PLAIN_TYPES):
+        return value
+    raise ValueError(f"a {type(value).__name__} is no value")
