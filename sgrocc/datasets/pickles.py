@@ -59,7 +59,6 @@ def read_pickle(path: Path) -> dict:
 
 
 def _unpacked(path: Path) -> io.BytesIO:
-
     raw = path.read_bytes()
     if raw[:2] == b"\x1f\x8b":
         unpacker = zlib.decompressobj(31)
@@ -111,7 +110,7 @@ class _Reader(pickle.Unpickler):
         super().__init__(file, encoding="latin1")
         self._path = path
 
-    # Methods, not functions: a pickle may set attributes of what it was given, and methods let it set none.
+    # Methods, not functions: a pickle may set attributes of what it was given, and a function's defaults are attributes.
     def _dtype(self, code, *_):
         return _Dtype(code)
 
