@@ -110,7 +110,7 @@ class _Reader(pickle.Unpickler):
         super().__init__(file, encoding="latin1")
         self._path = path
 
-    # Methods, not functions: a pickle may set attributes of what it was given, and a function's defaults are attributes.
+    # Methods, not functions: a pickle may set attributes of what it is given, such as the defaults of a function.
     def _dtype(self, code, *_):
         return _Dtype(code)
 
