@@ -101,7 +101,7 @@ class FloorPlan:
                 for other in rectangles:
                     behind = other[3 - axis] if inward > 0 else other[1 - axis]
                     if behind == at:
-                        spans = _without(spans, other[axis], other[axis + 2])
+                        spans = without(spans, other[axis], other[axis + 2])
                 found += [Side(room, axis, at, a, b, inward) for a, b in spans]
         return _joined(found)
 
@@ -127,7 +127,7 @@ class FloorPlan:
 def plan_rooms(rng: np.random.Generator) -> FloorPlan:
     """One room as a rectangle or an L, a corridor, or several rooms side by side; with openings."""
     height = span(rng, 2.4, 2.8) if chance(rng, 0.8) else span(rng, 2.2, 3.5)
-    wall = span(rng, 0.10, 0.16)
+    wall = span(rng, 0.10, 0.12) if chance(rng, 0.7) else span(rng, 0.12, 0.16)
     shape = float(rng.random())
     if shape < 0.42:
         shapes = [_rectangle(rng, (3.0, 6.0), (2.8, 5.2))]
@@ -268,7 +268,8 @@ def _add_windows(rng: np.random.Generator, plan: FloorPlan, room: int) -> None:
             wanted -= 1
 
 
-def _without(spans: list[tuple[float, float]], low: float, high: float) -> list[tuple[float, float]]:
+def without(spans: list[tuple[float, float]], low: float, high: float) -> list[tuple[float, float]]:
+    """What is left of spans when [low, high] is taken away."""
     rest = []
     for a, b in spans:
         rest += [(a, min(b, low)), (max(a, high), b)]

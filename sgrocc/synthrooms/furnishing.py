@@ -138,7 +138,7 @@ def _desk(done: Furnishing, number: int, rng: np.random.Generator) -> None:
 
 
 def _desks(done: Furnishing, number: int, rng: np.random.Generator) -> None:
-    for _ in range(int(np.clip(done.plan.rooms[number].area_m2 / 5.0, 1, 6))):
+    for _ in range(int(np.clip(done.plan.rooms[number].area_m2 / 3.5, 1, 7))):
         _desk(done, number, rng)
 
 
@@ -164,8 +164,8 @@ def _meeting(done: Furnishing, number: int, rng: np.random.Generator) -> None:
     """Several tables with chairs, alike; or rows of desks; a screen on the wall."""
     area = done.plan.rooms[number].area_m2
     table, chair = make("dining_table", rng), make(pick(rng, ("dining_chair", "dining_chair", "office_chair")), rng)
-    for _ in range(int(np.clip(area / 6.0, 1, 5))):
-        placed = done.anywhere(number, table, rng, air_m=0.5, tries=20)
+    for _ in range(int(np.clip(area / 4.5, 1, 6))):
+        placed = done.anywhere(number, table, rng, air_m=0.45, tries=30)
         if placed:
             _fill_slots(done, number, rng, placed, chair)
     if chance(rng, 0.5):
@@ -246,7 +246,7 @@ def _fill(done: Furnishing, number: int, rng: np.random.Generator, first: int) -
     """More furniture until the room is as full as this one is to be."""
     room = done.plan.rooms[number]
     kinds = _MORE[room.purpose].split()
-    wanted = span(rng, 0.12, 0.28) if room.purpose == "hall" else span(rng, 0.34, 0.58)
+    wanted = span(rng, 0.12, 0.28) if room.purpose == "hall" else span(rng, 0.38, 0.62)
     for _ in range(24):
         covered = sum(
             float(np.prod(p.high[:2] - p.low[:2])) for p in done.placed[first:] if p.high[2] > 0.05 and p.low[2] < 0.5
@@ -256,13 +256,13 @@ def _fill(done: Furnishing, number: int, rng: np.random.Generator, first: int) -
         kind = pick(rng, kinds)
         item = make(kind, rng)
         if kind in ("dining_table", "desk"):
-            placed = done.against_wall(number, item, rng, gap_m=0.05, tries=8)
+            placed = done.against_wall(number, item, rng, gap_m=0.05, tries=4)
             if placed:
                 _fill_slots(done, number, rng, placed)
         elif kind in ("plant", "stool", "box_stack") and chance(rng, 0.3):
             done.anywhere(number, item, rng, tries=8)
         else:
-            done.against_wall(number, item, rng, tries=12, gap_m=0.03)
+            done.against_wall(number, item, rng, tries=4, gap_m=0.03)
 
 
 def _ceiling(done: Furnishing, number: int, rng: np.random.Generator) -> None:

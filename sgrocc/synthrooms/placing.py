@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sgrocc.geometry import Pose
-from sgrocc.synthrooms.floor_plan import FloorPlan, Opening, Room, Side
-from sgrocc.synthrooms.furniture_parts import pick, span
+from sgrocc.synthrooms.floor_plan import FloorPlan, Opening, Room, Side, without
+from sgrocc.synthrooms.furniture_parts import chance, pick, span
 from sgrocc.synthrooms.scene import Item, Solid, heading
 
 #: Half the width of the path that joins the doors, and the raster on which it is looked for.
@@ -35,7 +35,7 @@ _MOVABLE = frozenset(
 
 
 class Boxes:
-    """Axis-aligned boxes, grown as they come, that can be cut back to an earlier number."""
+    """Axis-aligned boxes, grown as they come."""
 
     def __init__(self) -> None:
         self.low, self.high = np.zeros((256, 3)), np.zeros((256, 3))
@@ -51,6 +51,13 @@ class Boxes:
         """Whether a box has a part in common with any of them; touching is none."""
         n = self.count
         return bool(((self.low[:n] < high - _TOUCH_M) & (self.high[:n] > low + _TOUCH_M)).all(axis=1).any())
+
+    def beside(self, low: np.ndarray, high: np.ndarray, axis: int, apart: float) -> list[tuple[float, float]]:
+        """Spans along `axis` of the boxes that something of these other extents would meet if it slid along it."""
+        n, other = self.count, 1 - axis
+        hit = (self.low[:n, 2] < high[2] - _TOUCH_M) & (self.high[:n, 2] > low[2] + _TOUCH_M)
+        hit &= (self.low[:n, other] < high[other] + apart) & (self.high[:n, other] > low[other] - apart)
+        return list(zip(self.low[:n, axis][hit].tolist(), self.high[:n, axis][hit].tolist()))
 
 
 @dataclass(frozen=True)
@@ -158,20 +165,6 @@ class Furnishing:
         self.placed.append(Placed(item, pose, low, high, piece))
         return self.placed[-1]
 
-    def mark(self) -> tuple:
-        return (
-            len(self.solids), self.next_piece, set(self.movable), len(self.lamps), len(self.placed),
-            tuple(boxes.count for boxes in self._all_boxes()), len(self._rugs), self._walk.mark(),
-        )  # fmt: skip
-
-    def undo(self, mark: tuple) -> None:
-        """Take away all that was placed since `mark`."""
-        solids, self.next_piece, self.movable, lamps, placed, counts, rugs, walk = mark
-        del self.solids[solids:], self.lamps[lamps:], self.placed[placed:], self._rugs[rugs:]
-        for boxes, count in zip(self._all_boxes(), counts, strict=True):
-            boxes.count = count
-        self._walk.undo(walk)
-
     # ------------------------------------------------------------ where
 
     def against_wall(
@@ -183,7 +176,7 @@ class Furnishing:
         z: float = 0.0,
         sides: Sequence[Side] | None = None,
         near: float | None = None,
-        tries: int = 24,
+        tries: int = 8,
         gap_m: float = 0.0,
         exact: bool = False,
         **how,
@@ -191,21 +184,48 @@ class Furnishing:
         """Its back to a wall of room `number`. sides: to choose from; near: coordinate along the wall to stay close to;
         exact: there and nowhere else; gap_m: at most so far from the wall.
         """
-        half = item.size_m[1] / 2
-        sides = [s for s in sides or self.plan.sides(number) if s.high - s.low > 2 * half + 0.01]
+        sides = list(sides or self.plan.sides(number))
+        away = span(rng, 0.0, gap_m) if gap_m else 0.0
+        room = self.plan.rooms[number]
         for _ in range(tries if sides else 0):
             side = pick(rng, sides)
-            low, high = side.low + half + 0.005, side.high - half - 0.005
-            if near is None:
-                # Things like corners and the company of others: often the end of a wall.
-                along = pick(rng, (low, high)) if float(rng.random()) < 0.35 else span(rng, low, high)
+            if exact:
+                along = near
             else:
-                along = min(max(near + (0.0 if exact else span(rng, -0.25, 0.25)), low), high)
-            away = span(rng, 0.0, gap_m) if gap_m else 0.0
-            placed = self.place(self.plan.rooms[number], item, on_wall(side, along, z, away), **how)
+                gaps = self._gaps(side, item, z, away, how)
+                if not gaps:
+                    sides.remove(side)
+                    if not sides:
+                        return None
+                    continue
+                if near is None:
+                    low, high = pick(rng, gaps)
+                    # Things like corners and the company of others: often the end of a gap.
+                    along = pick(rng, (low, high)) if chance(rng, 0.45) else span(rng, low, high)
+                else:
+                    at = near + span(rng, -0.25, 0.25)
+                    along = min((min(max(at, low), high) for low, high in gaps), key=lambda value: abs(value - at))
+            placed = self.place(room, item, on_wall(side, along, z, away), **how)
             if placed:
                 return placed
         return None
+
+    def _gaps(self, side: Side, item: Item, z: float, away: float, how: dict) -> list[tuple[float, float]]:
+        """Where along a wall the item's middle may be for all that is known to stand there."""
+        low, high = self._outline(item, on_wall(side, 0.0, z, away))
+        axis, air = side.axis, how.get("air_m", _AIR_M)
+        free = [(side.low - low[axis] + 0.002, side.high - high[axis] - 0.002)]
+        others = [(self._doors, 0.0)]
+        if not how.get("fine"):
+            others.append((self._things, air))
+        if not how.get("by_window"):
+            others.append((self._windows, 0.0))
+        if not how.get("belongs"):
+            others.append((self._fronts, 0.0))
+        for boxes, apart in others:
+            for a, b in boxes.beside(low, high, axis, apart):
+                free = without(free, a - high[axis] - apart, b - low[axis] + apart)
+        return [(round(a + 0.001, 6), round(b - 0.001, 6)) for a, b in free if b - a > 0.003]
 
     def anywhere(
         self, number: int, item: Item, rng: np.random.Generator, *, tries: int = 24, turned: bool = False, **how
@@ -252,9 +272,6 @@ class Furnishing:
         return [solid for solid in self.solids[self._structure :] if solid.piece == placed.piece]
 
     # ------------------------------------------------------------ inside
-
-    def _all_boxes(self) -> tuple[Boxes, ...]:
-        return self._things, self._parts, self._doors, self._windows, self._fronts
 
     def _on_rug(self, item: Item, pose: Pose) -> Pose:
         """The pose, 2 cm higher where all of the item is on a rug."""
@@ -331,12 +348,6 @@ class _Walk:
 
     def block(self, low: np.ndarray, high: np.ndarray) -> None:
         self._blocks.append(self._slices(low, high))
-
-    def mark(self) -> int:
-        return len(self._blocks)
-
-    def undo(self, mark: int) -> None:
-        del self._blocks[mark:]
 
     def still_joined(self, low: np.ndarray, high: np.ndarray) -> bool:
         """Whether, with this box as well, the doors are joined with most of the floor that is left to walk on."""
