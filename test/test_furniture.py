@@ -119,6 +119,19 @@ def test_pieces_hold_together(kind: str) -> None:
         assert _groups(item.solids, 0.005) == 1, item
 
 
+@every_kind
+def test_no_two_boxes_share_a_face(kind: str) -> None:
+    """They would flicker where they are drawn. Backs and undersides are never seen."""
+    for item in _items(kind):
+        upright = [solid.bounds() for solid in item.solids if solid.shape == "box" and np.ptp(solid.rotation) == 1]
+        for (a_low, a_high), (b_low, b_high) in itertools.combinations(upright, 2):
+            overlap = np.minimum(a_high, b_high) - np.maximum(a_low, b_low)
+            for axis in range(3):
+                if (np.delete(overlap, axis) > 0.003).all():
+                    assert abs(a_high[axis] - b_high[axis]) > 1e-5
+                    assert abs(a_low[axis] - b_low[axis]) > 1e-5 or (axis != 1 and a_low[axis] < 0.001)
+
+
 def test_a_gap_would_be_seen() -> None:
     look = Look("plain")
     solids = (box(CHAIR, look, (0, 1), (0, 1), (0, 0.4)), box(CHAIR, look, (0, 1), (0, 1), (0.41, 0.5)))
@@ -172,7 +185,7 @@ def test_tops_carry_things(kind: str) -> None:
 
 def test_what_usually_carries_things_has_a_top() -> None:
     for kind in ("desk", "dining_table", "coffee_table", "side_table", "counter", "cabinet", "nightstand", "dresser"):
-        assert all(item.top_m == pytest.approx(item.size_m[2]) for item in _items(kind)), kind
+        assert all(item.top_m == pytest.approx(item.size_m[2], abs=5e-4) for item in _items(kind)), kind
     assert all(0.68 < item.top_m < 0.79 for kind in ("desk", "dining_table") for item in _items(kind))
 
 

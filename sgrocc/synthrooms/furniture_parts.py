@@ -12,12 +12,16 @@ from typing import TypeVar
 import numpy as np
 
 from sgrocc.geometry import Pose
-from sgrocc.synthrooms.scene import Item, Look, Solid, heading
+from sgrocc.synthrooms.scene import MIN_THICKNESS_M, Item, Look, Solid, heading
 
 T = TypeVar("T")
 
 #: Cushions and legs go this far into what carries them, so that nothing floats.
 OVERLAP_M = 0.01
+
+#: Each box of an item is this much smaller on every side than the one before, so that no two have a face in one plane:
+#: a drawing could not tell which of the two is in front.
+_STEP_M = 0.00005
 
 _WOODS = (
     (0.86, 0.74, 0.56),  # birch
@@ -49,7 +53,8 @@ def colour(rng: np.random.Generator) -> tuple[float, float, float]:
     """Any colour: a third are greys and whites, the others have any hue, mostly muted."""
     if chance(rng, 0.35):
         return _near(rng, pick(rng, _NEUTRALS))
-    hue, saturation, value = 6.0 * float(rng.random()), span(rng, 0.1, 0.75), span(rng, 0.3, 0.95)
+    hue, strength, value = 6.0 * float(rng.random()), float(rng.random()), span(rng, 0.3, 0.95)
+    saturation = 0.08 + 0.67 * strength * strength
     return tuple(
         round(value * (1.0 - saturation * min(max(2.0 - abs((hue - offset) % 6.0 - 3.0), 0.0), 1.0)), 3)
         for offset in (3.0, 5.0, 1.0)
@@ -134,7 +139,7 @@ def finish(
     and its middle y = 0. z: "stands" (the lowest point becomes z = 0), "hangs" (z = 0 the middle of its height) or
     "ceiling" (z = 0 its highest point); `top_m` and slots are shifted along, but slots on the floor (z = 0) stay on it.
     """
-    solids = tuple(solids)
+    solids = tuple(_shrunk(solid, i * _STEP_M) for i, solid in enumerate(solids))
     bounds = np.array([solid.bounds() for solid in solids])
     low, high = bounds[:, 0].min(axis=0), bounds[:, 1].max(axis=0)
     zero = {"stands": low[2], "hangs": (low[2] + high[2]) / 2, "ceiling": high[2]}[z]
@@ -147,6 +152,13 @@ def finish(
         None if top_m is None else round(float(top_m + shift[2]), 6),
         tuple((slot, _shifted(pose, shift)) for slot, pose in slots),
     )
+
+
+def _shrunk(solid: Solid, by_m: float) -> Solid:
+    if solid.shape != "box":
+        return solid
+    half = np.maximum(solid.half - by_m, np.minimum(solid.half, MIN_THICKNESS_M / 2))
+    return replace(solid, half=half, rounding_m=min(solid.rounding_m, float(half.min())))
 
 
 def _shifted(pose: Pose, shift: np.ndarray) -> Pose:

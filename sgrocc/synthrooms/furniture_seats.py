@@ -186,10 +186,11 @@ def _padded_sofa(rng: np.random.Generator) -> Item:
     ]
     arm_top = span(rng, seat + 0.1, height - 0.04)
     solids += both_sides(box(SOFA, look, (0, depth), (inner, inner + arm), (foot, arm_top), 0.04))
+    back_cushions = chance(rng, 0.7)
     for i in range(seats):
         y = (-inner + i * pitch + 0.004, -inner + (i + 1) * pitch - 0.004)
         solids.append(box(SOFA, cushion, (0.12, depth), y, (seat - 0.14, seat), 0.04))
-        if seats < 3 or chance(rng, 0.5):
+        if back_cushions:
             solids.append(box(SOFA, cushion, (0.12, 0.32), y, (seat - 0.02, height - 0.02), 0.06))
     return finish("sofa", solids, clear_m=0.5)
 
