@@ -79,7 +79,9 @@ class Pose:
 
     def __matmul__(self, other: Pose) -> Pose:
         """Composition: (a @ b) first applies b, then a."""
-        return Pose(self.rotation @ other.rotation, self.rotation @ other.translation + self.translation)
+        # Without the BLAS, whose last bits depend on the processor.
+        rotation = (self.rotation[:, :, None] * other.rotation[None]).sum(axis=1)
+        return Pose(rotation, self.apply(other.translation))
 
     def apply(self, points: np.ndarray) -> np.ndarray:
         """Transform (..., 3) points, metres; the result has the points' dtype."""
