@@ -127,10 +127,10 @@ class FloorPlan:
 def plan_rooms(rng: np.random.Generator) -> FloorPlan:
     """One room as a rectangle or an L, a corridor, or several rooms side by side; with openings."""
     height = span(rng, 2.4, 2.8) if chance(rng, 0.8) else span(rng, 2.2, 3.5)
-    wall = span(rng, 0.10, 0.12) if chance(rng, 0.7) else span(rng, 0.12, 0.16)
+    wall = span(rng, 0.10, 0.115) if chance(rng, 0.75) else span(rng, 0.12, 0.16)
     shape = float(rng.random())
     if shape < 0.42:
-        shapes = [_rectangle(rng, (3.0, 6.0), (2.8, 5.2))]
+        shapes = [_rectangle(rng, (3.0, 5.6), (2.8, 4.6))]
     elif shape < 0.60:
         shapes = [_angle(rng)]
     elif shape < 0.70:
@@ -195,10 +195,10 @@ def _purpose(rng: np.random.Generator, rectangles: tuple) -> str:
     if min(min(r[2] - r[0], r[3] - r[1]) for r in rectangles) < 2.25 and len(rectangles) == 1:
         return "hall"
     if area < 9.0:
-        return pick(rng, ("bedroom", "office", "kitchen", "storage", "office", "dining"))
+        return pick(rng, ("bedroom", "office", "office", "kitchen", "storage", "dining"))
     if area < 14.0:
-        return pick(rng, ("living", "bedroom", "bedroom", "dining", "kitchen", "office", "meeting", "mixed"))
-    return pick(rng, ("living", "living", "mixed", "bedroom", "dining", "meeting", "meeting", "office", "kitchen"))
+        return pick(rng, "living bedroom bedroom dining dining kitchen office office meeting mixed".split())
+    return pick(rng, "living living mixed mixed bedroom dining meeting meeting meeting office office kitchen".split())
 
 
 def _join(rng: np.random.Generator, plan: FloorPlan, room: int) -> None:

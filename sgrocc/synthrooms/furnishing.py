@@ -10,18 +10,18 @@ from sgrocc.synthrooms.floor_plan import FloorPlan, Side
 from sgrocc.synthrooms.furniture import make
 from sgrocc.synthrooms.furniture_parts import chance, pick, span
 from sgrocc.synthrooms.furniture_tables import CHAIR_DEPTH_M, OFFICE_CHAIR_DEPTH_M
-from sgrocc.synthrooms.placing import Furnishing, Placed, composed
+from sgrocc.synthrooms.placing import Furnishing, Placed, composed, on_wall
 from sgrocc.synthrooms.scene import Item, Solid, heading
 
 #: What else stands along the walls, or free; a kind that stands twice comes twice as often.
 _MORE = {
-    "living": "bookcase bookcase cabinet armchair side_table plant floor_lamp dresser stool sofa",
-    "bedroom": "wardrobe wardrobe dresser bookcase desk armchair plant floor_lamp laundry cabinet",
-    "dining": "cabinet cabinet bookcase plant floor_lamp side_table bench dresser dining_table",
-    "kitchen": "cabinet bench bookcase plant kitchen_unit stool dining_table",
-    "office": "bookcase bookcase cabinet desk wardrobe plant floor_lamp box_stack side_table",
-    "meeting": "cabinet bookcase dining_chair dining_chair plant office_chair desk dining_table",
-    "mixed": "bookcase wardrobe cabinet desk armchair sofa dining_table dresser plant floor_lamp",
+    "living": "bookcase bookcase cabinet armchair side_table plant floor_lamp dresser armchair_small sofa dining_table",
+    "bedroom": "wardrobe wardrobe dresser bookcase desk armchair_small plant floor_lamp laundry cabinet",
+    "dining": "cabinet cabinet bookcase plant floor_lamp side_table bench dresser dining_table dining_table",
+    "kitchen": "cabinet bench bookcase plant kitchen_unit stool dining_table dining_table",
+    "office": "bookcase bookcase cabinet desk desk desk wardrobe plant floor_lamp box_stack side_table",
+    "meeting": "cabinet bookcase cabinet dining_chair armchair_small plant office_chair desk dining_table dining_table",
+    "mixed": "bookcase wardrobe cabinet desk armchair sofa dining_table dresser plant floor_lamp desk",
     "storage": "bookcase bookcase bookcase wardrobe cabinet box_stack box_stack suitcase desk bench laundry",
     "hall": "cabinet bench wardrobe bookcase plant stool side_table",
 }
@@ -122,8 +122,6 @@ def _bed(done: Furnishing, number: int, rng: np.random.Generator) -> None:
         done.against_wall(number, make("bed_single", rng), rng)
     for _ in range(int(rng.integers(1, 3))):
         done.against_wall(number, make(pick(rng, ("wardrobe", "wardrobe", "dresser")), rng), rng)
-    if chance(rng, 0.4):
-        _desk(done, number, rng)
     if chance(rng, 0.25):
         _television(done, number, rng, [s for s in done.plan.sides(number) if _faces(s, bed)], None)
 
@@ -160,18 +158,67 @@ def _dining(done: Furnishing, number: int, rng: np.random.Generator) -> None:
         return
 
 
-def _meeting(done: Furnishing, number: int, rng: np.random.Generator) -> None:
-    """Several tables with chairs, alike; or rows of desks; a screen on the wall."""
+def _tables(done: Furnishing, number: int, rng: np.random.Generator) -> None:
+    """Several tables with chairs, all alike."""
     area = done.plan.rooms[number].area_m2
-    table, chair = make("dining_table", rng), make(pick(rng, ("dining_chair", "dining_chair", "office_chair")), rng)
-    for _ in range(int(np.clip(area / 4.5, 1, 6))):
-        placed = done.anywhere(number, table, rng, air_m=0.45, tries=30)
+    table, chair = make("dining_table", rng), _visitor_chair(rng)
+    for _ in range(int(np.clip(area / 3.5, 1, 8))):
+        placed = done.anywhere(number, table, rng, air_m=span(rng, 0.3, 0.5), tries=30)
         if placed:
             _fill_slots(done, number, rng, placed, chair)
-    if chance(rng, 0.5):
-        done.against_wall(number, make("tv_wall", rng), rng, z=1.4, belongs=True, walk=False)
-    for _ in range(int(rng.integers(0, 4))):
-        done.against_wall(number, chair, rng)
+
+
+def _island(done: Furnishing, number: int, rng: np.random.Generator) -> None:
+    """Tables pushed together in the middle, with chairs all around."""
+    table, chair = make(pick(rng, ("dining_table", "desk")), rng), _visitor_chair(rng)
+    first = done.anywhere(number, table, rng, air_m=0.5, tries=40)
+    if first is None:
+        return
+    row = [first]
+    for across, along in ((0, 1), (1, 0), (1, 1), (0, -1), (1, -1)):
+        if len(row) > along >= 0 or chance(rng, 0.4):
+            # Across from a table stands one turned about, back to back with it.
+            turn = heading(np.pi if across else 0.0, 0.0, along * (table.size_m[1] + 0.002))
+            back = composed(turn, heading(0.0, 0.002)) if across else turn
+            placed = done.place(done.plan.rooms[number], table, composed(first.pose, back), air_m=0.0, belongs=True)
+            row += [placed] if placed else []
+    for placed in row:
+        _fill_slots(done, number, rng, placed, chair)
+
+
+def _rows(done: Furnishing, number: int, rng: np.random.Generator) -> None:
+    """Chairs in rows that look at one wall, a screen on it, a table in front."""
+    side, chair = pick(rng, done.plan.sides(number)), make(pick(rng, ("dining_chair", "dining_chair", "stool")), rng)
+    if chance(rng, 0.7):
+        done.against_wall(number, make("tv_wall", rng), rng, sides=[side], z=1.4, belongs=True, walk=False)
+    pitch, apart = chair.size_m[1] + span(rng, 0.05, 0.2), chair.size_m[0] + span(rng, 0.35, 0.55)
+    ahead, aisle = span(rng, 1.4, 2.0), span(rng, 0.5, 0.8)
+    for row in range(4):
+        along = side.low + aisle + pitch / 2
+        while along < side.high - aisle - pitch / 2:
+            pose = composed(
+                on_wall(side, round(along, 6), 0.0, ahead + row * apart), heading(np.pi + span(rng, -0.08, 0.08))
+            )
+            if not chance(rng, 0.08):
+                done.place(done.plan.rooms[number], chair, composed(pose, heading(0.0, -chair.size_m[0])), belongs=True)
+            along += pitch
+    table = done.against_wall(number, make(pick(rng, ("desk", "dining_table")), rng), rng)
+    if table:
+        _fill_slots(done, number, rng, table, chair)
+
+
+def _visitor_chair(rng: np.random.Generator) -> Item:
+    return make(pick(rng, ("dining_chair", "dining_chair", "office_chair")), rng)
+
+
+def _stray_chairs(done: Furnishing, number: int, rng: np.random.Generator) -> None:
+    """A few along the walls or somewhere."""
+    chair = make(pick(rng, ("dining_chair", "office_chair", "armchair_small", "stool", "dining_chair")), rng)
+    for _ in range(int(rng.integers(1, 6))):
+        if chance(rng, 0.7):
+            done.against_wall(number, chair, rng, gap_m=0.06)
+        else:
+            done.anywhere(number, chair, rng, turned=True, tries=8)
 
 
 def _kitchen(done: Furnishing, number: int, rng: np.random.Generator) -> None:
@@ -206,13 +253,13 @@ def _nothing(done: Furnishing, number: int, rng: np.random.Generator) -> None:
 
 
 _GROUPS: dict[str, tuple[Callable, ...]] = {
-    "living": (_sofas, _or(_dining, _desk, _nothing)),
-    "bedroom": (_bed,),
-    "dining": (_dining, _or(_shelves, _nothing)),
-    "kitchen": (_kitchen,),
-    "office": (_desks, _shelves),
-    "meeting": (_meeting,),
-    "mixed": (_or(_bed, _sofas), _or(_dining, _desk), _or(_desk, _shelves)),
+    "living": (_sofas, _or(_dining, _desk, _nothing), _or(_sofas, _nothing, _nothing)),
+    "bedroom": (_bed, _or(_desk, _stray_chairs)),
+    "dining": (_dining, _or(_dining, _shelves), _stray_chairs),
+    "kitchen": (_kitchen, _or(_dining, _stray_chairs)),
+    "office": (_or(_desks, _island), _desks, _shelves, _stray_chairs),
+    "meeting": (_or(_tables, _island, _rows), _stray_chairs),
+    "mixed": (_or(_bed, _sofas), _or(_dining, _desk), _or(_desk, _dining), _stray_chairs),
     "storage": (_shelves,),
     "hall": (_nothing,),
 }
@@ -246,23 +293,28 @@ def _fill(done: Furnishing, number: int, rng: np.random.Generator, first: int) -
     """More furniture until the room is as full as this one is to be."""
     room = done.plan.rooms[number]
     kinds = _MORE[room.purpose].split()
-    wanted = span(rng, 0.12, 0.28) if room.purpose == "hall" else span(rng, 0.38, 0.62)
+    wanted = span(rng, 0.12, 0.28) if room.purpose == "hall" else span(rng, 0.42, 0.68)
+    failures = 0
     for _ in range(24):
         covered = sum(
             float(np.prod(p.high[:2] - p.low[:2])) for p in done.placed[first:] if p.high[2] > 0.05 and p.low[2] < 0.5
         )
-        if covered > wanted * room.area_m2:
+        if covered > wanted * room.area_m2 or failures > 9:
             return
         kind = pick(rng, kinds)
         item = make(kind, rng)
         if kind in ("dining_table", "desk"):
-            placed = done.against_wall(number, item, rng, gap_m=0.05, tries=4)
+            if chance(rng, 0.5):
+                placed = done.against_wall(number, item, rng, gap_m=0.05, tries=4)
+            else:
+                placed = done.anywhere(number, item, rng, air_m=0.3)
             if placed:
                 _fill_slots(done, number, rng, placed)
         elif kind in ("plant", "stool", "box_stack") and chance(rng, 0.3):
-            done.anywhere(number, item, rng, tries=8)
+            placed = done.anywhere(number, item, rng, tries=8)
         else:
-            done.against_wall(number, item, rng, tries=4, gap_m=0.03)
+            placed = done.against_wall(number, item, rng, tries=4, gap_m=0.03)
+        failures += placed is None
 
 
 def _ceiling(done: Furnishing, number: int, rng: np.random.Generator) -> None:
