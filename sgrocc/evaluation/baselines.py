@@ -199,8 +199,9 @@ def tune_fill(frames: Iterable[LocalFrame], candidates: Sequence[int], depth: st
     for frame in track(frames, "Tuning the fill"):
         octomap = _LabelledOctomap(frame.grid, depth, None, max(candidates))
         octomap.add(frame)
+        truth = frame.labels
         for fill in candidates:
-            of_frame = Counts.of(octomap.labels(fill), frame.labels)
+            of_frame = Counts.of(octomap.labels(fill), truth)
             counts[fill] = counts[fill] + of_frame if fill in counts else of_frame
     return {fill: total.scores()["sc_iou"] for fill, total in counts.items()}
 
@@ -379,8 +380,9 @@ class ClassPrior:
         for row in track(chosen, "Counting classes"):
             frame = frames[row]
             bins, inside = _places(frame, counts.shape[:3])
-            known = inside & (frame.labels != UNKNOWN)
-            cells = bins[known] * (1 + NUM_CLASSES) + frame.labels[known]
+            labels = frame.labels  # read from a file each time
+            known = inside & (labels != UNKNOWN)
+            cells = bins[known] * (1 + NUM_CLASSES) + labels[known]
             np.add.at(counts.reshape(-1), cells, 1)
         return ClassPrior(counts, grid.resolution)
 
@@ -463,11 +465,12 @@ def _spread(frames: Sequence[LocalFrame]) -> list[int]:
 
 
 def _fingerprint(frames: Sequence[LocalFrame]) -> str:
-    """A short hash of which frames are counted, and of the labels of sixteen of them."""
-    digest = hashlib.sha256(b"class prior 1")
+    """A short hash of the number of frames and of the names and labels of 32 of them: reading all would take as long
+    as counting them."""
+    digest = hashlib.sha256(f"class prior 1, {PRIOR_FRAMES} of {len(frames)} frames".encode())
     rows = _spread(frames)
-    for row in rows:
-        digest.update(f"{frames[row].scene} {frames[row].frame}\n".encode())
-    for row in rows[:: max(1, len(rows) // 16)]:
-        digest.update(np.ascontiguousarray(frames[row].labels).tobytes())
+    for row in rows[:: max(1, len(rows) // 32)]:
+        frame = frames[row]
+        digest.update(f"{frame.scene} {frame.frame}\n".encode())
+        digest.update(np.ascontiguousarray(frame.labels).tobytes())
     return digest.hexdigest()[:16]

@@ -156,7 +156,7 @@ def depth_of(frame: LocalFrame, depth: str) -> np.ndarray | None:
     if depth == "network":
         return None
     true_depth = frame.depth()
-    if depth == "true" or true_depth is None:
+    if depth == "true":
         return true_depth
     from sgrocc.synthrooms.sensor import sensor_depth
 
