@@ -21,6 +21,7 @@ _STRIDE_M = 0.45
 _FILM_STRIDE_M = 0.07
 _FILM_FRAMES = 100
 _BODY_RADIUS_M = 0.3
+_EVER = 10**9
 
 
 def add_walker(scene: Scene, rng: np.random.Generator, frames: int, camera_poses: Sequence[Pose]) -> Scene:
@@ -147,7 +148,9 @@ def _new_place(
     """
     radius = float(np.sqrt(((high - low)[:2] ** 2).sum())) / 2
     floor = Floor(scene)
-    placed = [solid.moved(pose) for actor in others for pose in (actor.placement(0),) if pose for solid in actor.solids]
+    # Those moved before it keep both their places: where they were, and where they will be.
+    poses = [(actor, pose) for actor in others for pose in (actor.placement(0), actor.placement(_EVER)) if pose]
+    placed = [solid.moved(pose) for actor, pose in poses for solid in actor.solids]
     free = floor.clear(0.08, max(0.2, float(high[2])), radius + 0.05, (*scene.solids, *placed))
     for _ in range(40):
         x, y = (round(float(middle[i]) + span(rng, -2.0, 2.0), 3) for i in range(2))

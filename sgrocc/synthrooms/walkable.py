@@ -163,7 +163,7 @@ def _straight(free: np.ndarray, a: tuple[int, int], b: tuple[int, int]) -> bool:
 
 
 def rounded(floor: Floor, free: np.ndarray, corners: np.ndarray, spacing_m: float = 0.02) -> np.ndarray:
-    """(N, 2) metres: a way through (K, 2) corners, a point every `spacing_m`, its corners cut as far as `free` allows."""
+    """(N, 2) metres: a way through (K, 2) corners, a point every `spacing_m`, cut short as far as `free` allows."""
     best = _resampled(corners, spacing_m)
     curve = corners
     for _ in range(4):
