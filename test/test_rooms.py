@@ -212,7 +212,7 @@ def test_a_doorway_is_floor_and_a_hole():
     east = next(s for s in plan.sides(0) if s.axis == 1 and s.inward < 0)
     plan.openings.append(Opening("doorway", east, 1.0, 2.0, (0.0, 2.05), 1, 1))
     solids = build_structure(plan, np.random.default_rng(0))
-    assert floor_rectangles(plan)[-1] == (3.0, 1.02, 3.1, 1.98)
+    assert floor_rectangles(plan)[-1] == (2.95, 1.02, 3.15, 1.98)
     middle = np.array([3.05, 1.5, 1.0])
     assert min(s.distance(middle) for s in solids) > 0.4
     assert min(s.distance(np.array([3.05, 1.3, 2.3])) for s in solids) < 0
@@ -229,6 +229,24 @@ def test_sides_of_an_angle_have_no_wall_across():
     assert any((s.axis, s.at, s.low, s.high) == (1, 0.0, 0.0, 5.0) for s in sides)
     room = plan.rooms[0]
     assert room.covers(1.0, 2.0, 1.5, 4.0) and not room.covers(1.0, 2.0, 2.5, 4.0)
+
+
+def test_open_leaves_leave_other_doors_free():
+    leaves = 0
+    for seed in range(200):
+        plan = plan_rooms(np.random.default_rng([9, seed]))
+        for opening in plan.openings:
+            if not opening.leaf:
+                continue
+            leaves += 1
+            end = opening.high if opening.leaf > 0 else opening.low
+            x0, y0, x1, y1 = opening.side.strip(end - 0.02, end + 0.02, opening.high - opening.low)
+            for other in plan.openings:
+                if other is not opening and other.kind != "window":
+                    for depth in (0.8, -0.8):
+                        a0, b0, a1, b1 = other.side.strip(other.low, other.high, depth)
+                        assert not (x0 < a1 and x1 > a0 and y0 < b1 and y1 > b0)
+    assert leaves > 20
 
 
 def test_without_cuts_spans():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,6 +15,8 @@ _JAMB_M = 0.15
 #: What is clear between a door's linings: 0.7 m of path and some play.
 _DOOR_WIDTHS_M = (0.86, 1.05)
 LINING_M = 0.02
+#: What must be clear of other doors beside an open leaf.
+_LEAF_AIR_M = 0.45
 #: No side of a room has another room behind it if nothing is this near.
 _OUTSIDE_M = 0.6
 
@@ -146,6 +148,7 @@ def plan_rooms(rng: np.random.Generator) -> FloorPlan:
     for room in range(1, len(rooms)):
         _join(rng, plan, room)
     _add_door_out(rng, plan)
+    plan.openings = [_with_free_leaf(plan, opening) for opening in plan.openings]
     for room in range(len(rooms)):
         _add_windows(rng, plan, room)
     return plan
@@ -243,6 +246,22 @@ def _add_door_out(rng: np.random.Generator, plan: FloorPlan) -> None:
             top = round(min(span(rng, 2.0, 2.12), plan.height_m - 0.12), 3)
             plan.openings.append(Opening("door", side, low, high, (0.0, top)))
             return
+
+
+def _with_free_leaf(plan: FloorPlan, opening: Opening) -> Opening:
+    """The opening, without a leaf where that would stand in front of another door."""
+    if not opening.leaf:
+        return opening
+    end = opening.high if opening.leaf > 0 else opening.low
+    x0, y0, x1, y1 = opening.side.strip(end - _LEAF_AIR_M, end + _LEAF_AIR_M, opening.high - opening.low)
+    for other in plan.openings:
+        if other is opening or other.kind == "window":
+            continue
+        for depth in (1.0, -1.0 - plan.wall_m):
+            a0, b0, a1, b1 = other.side.strip(other.low, other.high, depth)
+            if x0 < a1 and x1 > a0 and y0 < b1 and y1 > b0:
+                return replace(opening, leaf=0)
+    return opening
 
 
 def _add_windows(rng: np.random.Generator, plan: FloorPlan, room: int) -> None:

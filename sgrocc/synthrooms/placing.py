@@ -228,18 +228,30 @@ class Furnishing:
         return [(round(a + 0.001, 6), round(b - 0.001, 6)) for a, b in free if b - a > 0.003]
 
     def anywhere(
-        self, number: int, item: Item, rng: np.random.Generator, *, tries: int = 24, turned: bool = False, **how
+        self,
+        number: int,
+        item: Item,
+        rng: np.random.Generator,
+        *,
+        tries: int = 24,
+        turned: bool = False,
+        air_m: float = _AIR_M,
+        **how,
     ) -> Placed | None:
-        """Free on the floor of a room, along the walls or, if `turned`, at any angle."""
+        """Free on the floor of a room, along the walls or, if `turned`, at any angle.
+
+        air_m: wished for around it; with every try it makes do with less.
+        """
         room = self.plan.rooms[number]
-        for _ in range(tries):
+        for attempt in range(tries):
+            air = max(air_m * (1.0 - 0.7 * attempt / tries), _AIR_M)
             x0, y0, x1, y1 = pick(rng, room.rectangles)
             yaw = span(rng, 0.0, 6.283) if turned else np.pi / 2 * int(rng.integers(4))
             low, high = self._outline(item, heading(yaw))
             if low[0] - high[0] < x0 - x1 or low[1] - high[1] < y0 - y1:
                 continue
             at = span(rng, x0 - low[0], x1 - high[0]), span(rng, y0 - low[1], y1 - high[1])
-            placed = self.place(room, item, heading(yaw, *at), **how)
+            placed = self.place(room, item, heading(yaw, *at), air_m=round(air, 6), **how)
             if placed:
                 return placed
         return None

@@ -17,6 +17,8 @@ from sgrocc.synthrooms.scene import Lighting, Look, Scene, Solid, box, heading
 #: Floor, ceiling, walls and panes come in panels no longer than this: what one sees of a wall tells of that much of it.
 PANEL_M = 0.8
 _PANE_M = 0.03
+#: So far a doorway's rectangle reaches into its rooms: no seam is left between them.
+_OVERLAP_M = 0.05
 _FRAME_M = 0.05
 
 
@@ -36,11 +38,13 @@ def build_scene(rng: np.random.Generator) -> Scene:
 
 
 def floor_rectangles(plan: FloorPlan) -> list[Rectangle]:
-    """Where one can be: the rooms and the doorways between them."""
+    """Where one can be: the rooms and the doorways between them, which reach a little into the rooms."""
     rectangles = [rectangle for room in plan.rooms for rectangle in room.rectangles]
     for opening in plan.openings:
         if opening.kind == "doorway":
-            rectangles.append(opening.side.strip(opening.low + LINING_M, opening.high - LINING_M, -plan.wall_m))
+            x0, y0, x1, y1 = opening.side.strip(opening.low + LINING_M, opening.high - LINING_M, -plan.wall_m)
+            more = (0.0, _OVERLAP_M) if opening.side.axis == 0 else (_OVERLAP_M, 0.0)
+            rectangles.append((x0 - more[0], y0 - more[1], x1 + more[0], y1 + more[1]))
     return [tuple(round(float(value), 9) for value in rectangle) for rectangle in rectangles]
 
 
