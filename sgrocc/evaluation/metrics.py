@@ -163,30 +163,45 @@ def visible_voxels(depth: np.ndarray, depth_camera: PinholeCamera, pose: Pose, g
             f"the depth is {depth.shape} and the camera {(depth_camera.height, depth_camera.width)} (rows, columns): "
             "pass camera.resized(depth width, depth height)"
         )
-    visible = np.zeros(grid.shape, bool)
     valid_depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0.0)
-    reach_m = float(valid_depth.max(initial=0.0)) + grid.resolution
-    corners = np.array([[u, v] for u in (-0.5, depth_camera.width - 0.5) for v in (-0.5, depth_camera.height - 0.5)])
-    far = pose.apply(depth_camera.back_project(corners, np.full(4, reach_m)))
-    # One voxel more on each side takes up the rounding.
+    voxels, rows, columns, z = _in_image(depth_camera, pose, grid, float(valid_depth.max(initial=0)) + grid.resolution)
+    behind = valid_depth[rows, columns]
+    visible = np.zeros(grid.shape, bool)
+    visible.reshape(-1)[voxels[(behind > 0) & (z <= behind + grid.resolution)]] = True
+    return visible
+
+
+def view_of(camera: PinholeCamera, pose: Pose, grid: VoxelGrid) -> np.ndarray:
+    """(X, Y, Z) bool: the voxels whose centre is in the image, hidden or not. pose: camera to the world of `grid`."""
+    size_m = float(np.linalg.norm(grid.shape)) * grid.resolution
+    to_grid_m = float(np.linalg.norm(grid.centre_of(np.array(grid.shape) / 2 - 0.5) - pose.translation))
+    in_view = np.zeros(grid.shape, bool)
+    in_view.reshape(-1)[_in_image(camera, pose, grid, to_grid_m + size_m)[0]] = True
+    return in_view
+
+
+def _in_image(
+    camera: PinholeCamera, pose: Pose, grid: VoxelGrid, reach_m: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The voxels of `grid` whose centre is in the image and at most `reach_m` away along z: (N,) flat indices, rows and
+    columns of their pixels, and z.
+    """
+    # Only the box of voxels around the view's pyramid; one voxel more on each side takes up the rounding.
+    corners = np.array([[u, v] for u in (-0.5, camera.width - 0.5) for v in (-0.5, camera.height - 0.5)])
+    far = pose.apply(camera.back_project(corners, np.full(4, reach_m)))
     span = grid.index_of(np.concatenate([far, pose.translation[None]]))
     low = np.clip(span.min(axis=0) - 1, 0, grid.shape)
     high = np.clip(span.max(axis=0) + 2, low, grid.shape)
-    if valid_depth.any() and (high > low).all():
-        box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        # Each coordinate in the camera is a sum of one number per row, column and layer: no point is multiplied.
-        along = [grid.origin[i] + (np.arange(low[i], high[i]) + 0.5) * grid.resolution for i in range(3)]
-        parts = np.ix_(*[centres - pose.translation[i] for i, centres in enumerate(along)])
-        x, y, z = (sum(part * pose.rotation[i, axis] for i, part in enumerate(parts)).reshape(-1) for axis in range(3))
-        candidates = np.flatnonzero((z > 0) & (z <= reach_m))
-        points = np.stack([x[candidates], y[candidates], z[candidates]], axis=-1)
-        pixels, z = depth_camera.project(points)
-        rows, columns, inside = depth_camera.pixel_index(pixels)
-        behind = valid_depth[rows, columns]
-        seen = np.zeros(high - low, bool)
-        seen.reshape(-1)[candidates[inside & (behind > 0) & (z <= behind + grid.resolution)]] = True
-        visible[box] = seen
-    return visible
+    indices = [np.arange(low[axis], high[axis]) for axis in range(3)]
+    # Each coordinate in the camera is a sum of one number per row, column and layer of voxels.
+    parts = np.ix_(*[grid.origin[i] + (indices[i] + 0.5) * grid.resolution - pose.translation[i] for i in range(3)])
+    x, y, z = (sum(part * pose.rotation[i, axis] for i, part in enumerate(parts)).reshape(-1) for axis in range(3))
+    ahead = np.flatnonzero((z > 0) & (z <= reach_m))
+    pixels, z = camera.project(np.stack([x[ahead], y[ahead], z[ahead]], axis=-1))
+    rows, columns, inside = camera.pixel_index(pixels)
+    of_box = np.unravel_index(ahead[inside], tuple(high - low))
+    voxels = np.ravel_multi_index([of_box[i] + low[i] for i in range(3)], grid.shape)
+    return voxels, rows[inside], columns[inside], z[inside]
 
 
 def _box_of(known: np.ndarray) -> tuple[slice, ...]:
