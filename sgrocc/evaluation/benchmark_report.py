@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sgrocc.evaluation.occupancy import Occupancy
-from sgrocc.evaluation.pictures import isometric_view
+from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, isometric_view
 from sgrocc.geometry import VoxelGrid
 from sgrocc.labels import CLASS_NAMES, FREE, UNKNOWN
 
@@ -62,10 +63,14 @@ def print_table(report: dict, console: Console | None = None) -> None:
         caption=f"* published, on {paper['data']}: other data. Not comparable.",
         title_justify="left",
         caption_justify="left",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+        collapse_padding=True,
     )
-    # Text, so that square brackets in a name are not read as markup.
-    for column, name in enumerate(("", *columns, "SGR-OCC*")):
-        table.add_column(Text(name), justify="right" if column else "left", overflow="fold")
+    table.add_column("", no_wrap=True)
+    for name in (*columns, "SGR-OCC*"):
+        # Text, so that square brackets in a name are not read as markup.
+        table.add_column(Text(name.replace("_", "\n")), justify="right", overflow="fold")
     for title, keys in _rows(list(columns.values())):
         cells = [_cell(_at(figures, keys), keys) for figures in (*columns.values(), paper)]
         table.add_row(title, *cells, end_section=keys in (("boundary_f1",), ("cpu_ms_per_frame", "median")))
@@ -89,7 +94,7 @@ def _rows(columns: list[dict]) -> list[tuple[str, tuple[str, ...]]]:
         rows += [(f"{title} {variant}", (variant, key)) for title, key in (("SC-IoU", "sc_iou"), ("mIoU", "miou"))]
     for percent in ("25", "50", "75"):
         for title, key in (("SC-IoU", "sc_iou"), ("mIoU", "miou")):
-            rows.append((f"{title} after {percent} %", ("after_percent", percent, key)))
+            rows.append((f"{title} at {percent} %", ("after_percent", percent, key)))
     rows = [row for row in rows if len(row[1]) == 1 or any(_at(column, row[1][:-1]) for column in columns)]
     rows.append(("CPU per frame", ("cpu_ms_per_frame", "median")))
     return rows + [(name, ("per_class", name)) for name in CLASS_NAMES]
@@ -108,6 +113,8 @@ def _cell(value: float | None, keys: tuple[str, ...]) -> str:
 
 
 # --- pictures
+
+_LINE_PX = 40
 
 
 def draw(
@@ -142,33 +149,33 @@ def draw(
         caption = f"{title}: {score.scene} frame {score.frame}, SC-IoU {100 * score.sc_iou:.1f}, mIoU {miou} percent"
         image = None if frame.image_path is None else frame.image()
         path = folder / f"{title}_{score.scene}_{score.frame:05d}.png"
-        _side_by_side(image, truth, labels, shown.grid, caption).save(path)
+        _side_by_side(caption, image, _voxels(truth, truth, shown.grid), _voxels(labels, truth, shown.grid)).save(path)
         paths.append(path)
     return paths
 
 
-def _side_by_side(
-    image: np.ndarray | None, truth: np.ndarray, labels: np.ndarray, grid: VoxelGrid, caption: str
-) -> Image.Image:
-    tiles = [("truth", _voxels(truth, grid)), (f"prediction; {caption}", _voxels(labels, grid))]
+def _side_by_side(caption: str, image: np.ndarray | None, truth: Image.Image, prediction: Image.Image) -> Image.Image:
+    tiles = [("truth", truth), ("prediction", prediction)]
     if image is not None:
-        picture = Image.fromarray(image)
-        height = min(tile.height for _, tile in tiles)
-        picture.thumbnail((height, height))
-        tiles.insert(0, ("image", picture))
-    font = ImageFont.load_default(20)
-    page = Image.new("RGB", (sum(tile.width for _, tile in tiles), 34 + max(t.height for _, t in tiles)), "white")
+        tiles.insert(0, ("image", ImageOps.contain(Image.fromarray(image), (truth.height, truth.height))))
+    width, height = sum(tile.width for _, tile in tiles), max(tile.height for _, tile in tiles)
+    page = Image.new("RGB", (width, 2 * _LINE_PX + height), "white")
     pen = ImageDraw.Draw(page)
+    pen.text((8, 8), caption, fill="black", font=ImageFont.load_default(24))
     left = 0
     for title, tile in tiles:
-        pen.text((left + 6, 6), title, fill="black", font=font)
-        page.paste(tile, (left, 34))
+        pen.text((left + 8, _LINE_PX + 8), title, fill="black", font=ImageFont.load_default(20))
+        page.paste(tile, (left, 2 * _LINE_PX))
         left += tile.width
     return page
 
 
-def _voxels(labels: np.ndarray, grid: VoxelGrid) -> Image.Image:
+def _voxels(labels: np.ndarray, truth: np.ndarray, grid: VoxelGrid) -> Image.Image:
+    """The map from above and aside, cut at the same height as the truth."""
     # A picture names no frame of reference, so the corner may lie anywhere.
     corner = np.rint(grid.origin / grid.resolution) * grid.resolution
     occupied = (labels != FREE) & (labels != UNKNOWN)
-    return isometric_view(Occupancy(labels, occupied.astype(np.float32), corner, grid.resolution, "world"))
+    layers = np.flatnonzero(((truth != FREE) & (truth != UNKNOWN)).any(axis=(0, 1)))
+    cut_above_m = corner[2] + layers[0] * grid.resolution + LOOK_IN_HEIGHT_M if len(layers) else None
+    occupancy = Occupancy(labels, occupied.astype(np.float32), corner, grid.resolution, "world")
+    return isometric_view(occupancy, cut_above_m)
