@@ -92,7 +92,7 @@ def test_the_camera_looks_at_rooms_not_at_walls_before_its_nose():
     near = total = 0
     for seed in range(6):
         scene = build_scene(np.random.default_rng(seed))
-        for pose in shoot(scene, np.random.default_rng(seed)).poses:
+        for pose in shoot(scene, np.random.default_rng(seed)).poses[::4]:
             local = scene.world_from_room.inverse() @ pose
             ahead = local.translation + np.arange(0.1, 0.5, 0.05)[:, None] * local.rotation[:, 2]
             near += bool((distance_to(scene.solids, ahead) < 0).any())

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from sgrocc.geometry import PinholeCamera, Pose
-from sgrocc.labels import STRUCTURAL
 from sgrocc.synthrooms.scene import Look, Scene, Solid
 from sgrocc.synthrooms.textures import make_texture
 
@@ -26,7 +25,6 @@ _CELL_M = 0.35
 _ROUND_STEPS = 3
 _NEAR_M, _FAR_M = 0.03, 40.0
 _SHADOW_MAP_PX = 1024
-_OVERLAP_M = 0.002
 #: Where things wait that are not in the scene at a frame.
 _NOWHERE = (0.0, 0.0, -100.0)
 
@@ -259,9 +257,6 @@ def _box_mesh(box: Solid, tile_m: float | None, anchored: bool) -> tuple[np.ndar
     in the room, so that it runs on from one panel to the next.
     """
     half, r = box.half, box.rounding_m
-    if anchored and box.label in STRUCTURAL:
-        # Panels overlap by a hair: where their corners do not meet exactly, nothing shines through.
-        half = half + _OVERLAP_M * (np.arange(3) != np.argmin(half))
     points, normals, uv, faces, count = [], [], [], [], 0
     for axis in range(3):
         b, c = ((1, 2), (0, 2), (0, 1))[axis]
@@ -287,7 +282,8 @@ def _box_mesh(box: Solid, tile_m: float | None, anchored: bool) -> tuple[np.ndar
             triangles = [np.stack([quad[i].ravel() for i in ids], axis=1) for ids in ((0, 1, 2), (0, 2, 3))]
             triangles = np.concatenate(triangles)
             faces.append(triangles if side > 0 else triangles[:, ::-1])
-            points.append((grid @ box.rotation.T + box.centre).reshape(-1, 3))
+            # Rounded, so that corners where panels meet are the same to the last bit and nothing shines through.
+            points.append(np.round(grid @ box.rotation.T + box.centre, 5).reshape(-1, 3))
             normals.append((normal @ box.rotation.T).reshape(-1, 3))
             uv.append(np.stack([s, t], axis=-1).reshape(-1, 2))
             count += corner.size
