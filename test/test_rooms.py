@@ -273,7 +273,7 @@ def test_plans_are_varied():
     assert 0.08 < np.mean([len(room.rectangles) == 2 for room in rooms]) < 0.35
     heights = np.array([plan.height_m for plan in plans])
     assert heights.min() >= 2.2 and heights.max() <= 3.5 and np.median(heights) < 2.8
-    assert all(0.10 <= plan.wall_m <= 0.16 for plan in plans)
+    assert all(0.08 <= plan.wall_m <= 0.14 for plan in plans)
     areas = np.array([sum(room.area_m2 for room in plan.rooms) for plan in plans])
     assert areas.min() > 4.0 and areas.max() < 70.0 and 12.0 < np.median(areas) < 30.0
     # Every room can be reached, and all openings are in a wall of their room.

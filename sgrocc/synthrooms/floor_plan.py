@@ -129,7 +129,8 @@ class FloorPlan:
 def plan_rooms(rng: np.random.Generator) -> FloorPlan:
     """One room as a rectangle or an L, a corridor, or several rooms side by side; with openings."""
     height = span(rng, 2.4, 2.8) if chance(rng, 0.8) else span(rng, 2.2, 3.5)
-    wall = span(rng, 0.10, 0.115) if chance(rng, 0.75) else span(rng, 0.12, 0.16)
+    # One to two voxels.
+    wall = span(rng, 0.08, 0.09) if chance(rng, 0.75) else span(rng, 0.10, 0.14)
     shape = float(rng.random())
     if shape < 0.42:
         shapes = [_rectangle(rng, (3.0, 5.6), (2.8, 4.6))]
@@ -200,8 +201,9 @@ def _purpose(rng: np.random.Generator, rectangles: tuple) -> str:
     if area < 9.0:
         return pick(rng, ("bedroom", "office", "office", "kitchen", "storage", "dining"))
     if area < 14.0:
-        return pick(rng, "living bedroom bedroom dining dining kitchen office office meeting mixed".split())
-    return pick(rng, "living living mixed mixed bedroom dining meeting meeting meeting office office kitchen".split())
+        return pick(rng, "living bedroom dining dining kitchen office office meeting meeting meeting mixed".split())
+    many = "living living mixed bedroom dining dining meeting meeting meeting meeting meeting office office kitchen"
+    return pick(rng, many.split())
 
 
 def _join(rng: np.random.Generator, plan: FloorPlan, room: int) -> None:

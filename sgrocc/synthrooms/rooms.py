@@ -50,7 +50,7 @@ def floor_rectangles(plan: FloorPlan) -> list[Rectangle]:
 
 def build_structure(plan: FloorPlan, rng: np.random.Generator) -> list[Solid]:
     """Floor, ceiling, walls, doors and windows. Pieces are numbered from 0 without gaps."""
-    thick = span(rng, 0.10, 0.13)
+    thick = span(rng, 0.05, 0.08)
     skin = plan.wall_m
     inner = [(index, r) for index, room in enumerate(plan.rooms) for r in room.rectangles]
     outer = [(index, (r[0] - skin, r[1] - skin, r[2] + skin, r[3] + skin)) for index, r in inner]
