@@ -7,7 +7,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -148,15 +148,15 @@ class _Task:
             self._predictors[name] = self._make(name)
         return self._predictors[name]
 
-    def score(self, name: str, indices: Iterable[int], progress: Callable[[], object] | None = None):
-        """The LocalResult or EmbodiedResult of one contender on some frames or scenes."""
+    def score(self, name: str, indices: list[int]) -> LocalResult | EmbodiedResult:
+        """The result of one contender on some frames or scenes."""
         from sgrocc.evaluation.protocols import PERCENTS, run_embodied, run_local
 
         if self.protocol == "local":
-            return run_local(self.data, self.predictor(name), progress, indices)
+            return run_local(self.data, self.predictor(name), indices=indices)
         # Of predictions in files there is only the last map.
         percents = (100,) if name == _METHOD and self.predictions else PERCENTS
-        return run_embodied(self.data, self.predictor(name), progress, indices, percents)
+        return run_embodied(self.data, self.predictor(name), indices=indices, percents=percents)
 
     def parts(self) -> list[list[int]]:
         """The frames or scenes, in portions for one process at a time."""
