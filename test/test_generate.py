@@ -81,7 +81,7 @@ def test_a_walking_figure_is_an_object_that_moves(tmp_path):
     assert any(len(voxels) for voxels in changed), "the figure never moved"
     here = np.concatenate(changed)
     values = np.concatenate([now[tuple(voxels.T)] for now, voxels in zip(labels, changed)])
-    assert set(np.unique(values)) <= {FREE, OBJECTS, UNKNOWN} or np.mean(np.isin(values, [FREE, OBJECTS, UNKNOWN])) > 0.9
+    assert np.mean(np.isin(values, [FREE, OBJECTS, UNKNOWN])) > 0.9
     assert np.ptp(scene.grid.centre_of(here)[:, 2]) > 1.0, "a person is taller than that"
 
 

@@ -24,7 +24,7 @@ _CURE = "`sudo apt install libegl1 libgl1-mesa-dri`, or libosmesa6 and MUJOCO_GL
 _CELL_M = 0.35
 _ROUND_STEPS = 3
 _NEAR_M, _FAR_M = 0.03, 40.0
-_SHADOW_MAP_PX = 1024
+_SHADOW_MAP_PX = 512
 #: Where things wait that are not in the scene at a frame.
 _NOWHERE = (0.0, 0.0, -100.0)
 
@@ -179,7 +179,7 @@ class Renderer:
             castshadow=True,
         )
         # What walls and floors return of all light, and the light of the sky.
-        add(type=point, pos=(*middle, 0.3), diffuse=0.28 * lamp, specular=(0, 0, 0), castshadow=False)
+        add(type=point, pos=(*middle, 0.3), diffuse=0.4 * lamp, specular=(0, 0, 0), castshadow=False)
         sun = np.array(lighting.sun_direction, np.float64)
         from_window = np.array([*middle, scene.height_m * 0.6]) - 0.8 * reach * sun * np.array([1.0, 1.0, 0.0])
         add(type=point, pos=from_window, diffuse=0.4 * window, specular=(0.05,) * 3, castshadow=False)

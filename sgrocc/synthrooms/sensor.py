@@ -35,7 +35,7 @@ class CameraFaults:
         warm = rng.normal(0.0, 0.06)
         gain = (1.0 + warm, 1.0 + rng.normal(0.0, 0.02), 1.0 - warm)
         return CameraFaults(
-            target=float(rng.uniform(0.36, 0.54)),
+            target=float(rng.uniform(0.4, 0.56)),
             gain=tuple(float(g) for g in gain),
             gamma=float(rng.uniform(0.8, 1.0)),
             vignette=float(rng.uniform(0.0, 0.25)),
@@ -48,8 +48,9 @@ class CameraFaults:
         """An (h, w, 3) uint8 picture as this camera takes it, (h, w, 3) uint8."""
         height, width = image.shape[:2]
         tone = np.linspace(0.0, 1.0, 256) ** self.gamma
-        mean = float(tone[image[::8, ::8]].mean())
-        exposure = np.clip(self.target / max(mean, 1e-3), 0.6, 2.6)
+        # Metered as cameras do: a window does not darken the room.
+        mean = float(np.minimum(tone[image[::8, ::8]], 0.6).mean())
+        exposure = np.clip(self.target / max(mean, 1e-3), 0.6, 4.0)
         # A shoulder keeps what is bright from burning out at once.
         bright = exposure * np.array(self.gain) * tone[:, None]
         curve = np.where(bright < 0.7, bright, 0.7 + 0.3 * (1.0 - np.exp(-(bright - 0.7) / 0.3)))
@@ -60,10 +61,12 @@ class CameraFaults:
         picture = Image.fromarray(np.uint8(np.clip(taken, 0.0, 1.0) * 255.0 + 0.5))
         if self.blur_px > 0.0:
             picture = picture.filter(ImageFilter.GaussianBlur(self.blur_px))
-        # One field of noise serves all channels in part: luminance noise is stronger than that of colour.
-        noise = rng.standard_normal((height, width, 1), np.float32) * 0.8
-        noise = noise + 0.5 * rng.standard_normal((height, width, 3), np.float32)
-        noisy = np.asarray(picture, np.float32) + noise * np.float32(self.noise * 255.0)
+        # One field of noise serves all: luminance noise is stronger than that of colour.
+        grain = rng.standard_normal((height, width), np.float32) * np.float32(self.noise * 255.0)
+        noise = np.stack(
+            [0.8 * grain + 0.5 * np.roll(grain, (7 * c + 3, 11 * c + 5), (0, 1)) for c in range(3)], axis=-1
+        )
+        noisy = np.asarray(picture, np.float32) + noise
         return np.uint8(np.clip(noisy, 0.0, 255.0) + 0.5)
 
 
