@@ -27,9 +27,11 @@ def tiny(tmp_path_factory):
 
 def test_what_is_read_is_what_was_made(tiny):
     out, total = tiny
-    assert labels_hash(out, "test") == total == json.loads((out / "synthrooms.json").read_text())["splits"]["test"][
-        "labels_sha256"
-    ]
+    assert (
+        labels_hash(out, "test")
+        == total
+        == json.loads((out / "synthrooms.json").read_text())["splits"]["test"]["labels_sha256"]
+    )
     made = make_scene("test", 1, Options(frames=6))
     scene = EmbodiedOccScanNet(out, "test")[1]
     assert scene.name == made.name == "synth_test_0001" and (scene.labels == made.labels).all()
