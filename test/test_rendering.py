@@ -103,6 +103,23 @@ def test_what_moves_is_drawn_where_it_is():
     assert not (labels[2] == CHAIR).any() and (labels[2] == WALL).any()
 
 
+def test_faces_between_panels_are_not_drawn():
+    # In the shadow map they would draw a dark line where two panels meet.
+    paint = Look("plain", (0.8, 0.8, 0.8))
+    row = [box(WALL, paint, (a, b), (0.0, 0.1), (0.0, 2.5)).moved(heading(0.3)) for a, b in ((0.0, 0.7), (0.7, 1.4))]
+    other = box(WALL, paint, (1.4, 2.0), (0.0, 0.1), (0.0, 2.4)).moved(heading(0.3))  # lower: its face is not the same
+    hidden = rendering._shared_faces([*row, other])
+    assert len(hidden) == 1
+    alone, first, second, lower = (
+        rendering._box_mesh(solid, 1.0, True, faces)
+        for solid, faces in ((row[0], set()), (row[0], hidden), (row[1], hidden), (other, hidden))
+    )
+    assert len(alone[0]) > len(first[0]) and len(lower[0]) == len(rendering._box_mesh(other, 1.0, True, set())[0])
+    direction = heading(0.3).rotation[:, 0]
+    assert not np.isclose(first[1] @ direction, 1.0).any() and np.isclose(first[1] @ direction, -1.0).any()
+    assert not np.isclose(second[1] @ direction, -1.0).any() and np.isclose(second[1] @ direction, 1.0).any()
+
+
 @needs_gl
 def test_pictures_are_neither_black_nor_burnt_out():
     room = scene(*things())

@@ -24,7 +24,7 @@ _CURE = "`sudo apt install libegl1 libgl1-mesa-dri`, or libosmesa6 and MUJOCO_GL
 _CELL_M = 0.35
 _ROUND_STEPS = 3
 _NEAR_M, _FAR_M = 0.03, 40.0
-_SHADOW_MAP_PX = 512
+_SHADOW_MAP_PX = 2048  # with less the borders of shadows on walls have teeth
 #: Where things wait that are not in the scene at a frame.
 _NOWHERE = (0.0, 0.0, -100.0)
 
@@ -195,7 +195,8 @@ class Renderer:
         for (look, label), boxes in groups.items():
             material = self._material(look)
             tile = self._tiles[look.texture]
-            parts = [_box_mesh(box, tile, anchored) for box in boxes]
+            hidden = _shared_faces(boxes)
+            parts = [_box_mesh(box, tile, anchored, hidden) for box in boxes]
             starts = np.cumsum([0, *(len(points) for points, *_ in parts)])
             points, normals, uv = (np.concatenate([part[i] for part in parts]) for i in range(3))
             faces = np.concatenate([part[3] + start for part, start in zip(parts, starts, strict=False)])
@@ -250,11 +251,28 @@ class Renderer:
         return name
 
 
-def _box_mesh(box: Solid, tile_m: float | None, anchored: bool) -> tuple[np.ndarray, ...]:
+def _shared_faces(boxes: list[Solid]) -> set[tuple[int, ...]]:
+    """The faces (see `_face_key`) where one box ends and the next begins, as in a wall of panels: nobody sees them, and
+    in the shadow map they would draw dark lines on the wall.
+    """
+    lower, upper = ({_face_key(box, axis, sign) for box in boxes for axis in range(3)} for sign in (-1.0, 1.0))
+    return lower & upper
+
+
+def _face_key(box: Solid, axis: int, sign: float) -> tuple[int, ...]:
+    """What two boxes of one orientation have in common where they meet: the face's middle and edges, in 10 um."""
+    middle = box.centre + sign * box.half[axis] * box.rotation[:, axis]
+    edges = np.delete(box.half, axis)
+    return (axis, *(int(value) for value in np.rint(np.concatenate([middle, edges, box.rotation.ravel()]) * 1e5)))
+
+
+def _box_mesh(
+    box: Solid, tile_m: float | None, anchored: bool, hidden: set[tuple[int, ...]]
+) -> tuple[np.ndarray, ...]:
     """(V, 3) points, (V, 3) normals, (V, 2) texture coordinates and (F, 3) corners of a box's triangles.
 
     tile_m: metres per repeat of its texture, None where one picture covers each face; anchored: the texture lies fixed
-    in the room, so that it runs on from one panel to the next.
+    in the room, so that it runs on from one panel to the next; hidden: faces to leave out.
     """
     half, r = box.half, box.rounding_m
     points, normals, uv, faces, count = [], [], [], [], 0
@@ -262,6 +280,8 @@ def _box_mesh(box: Solid, tile_m: float | None, anchored: bool) -> tuple[np.ndar
         b, c = ((1, 2), (0, 2), (0, 1))[axis]
         ticks_b, ticks_c = _ticks(half[b], r), _ticks(half[c], r)
         for sign in (-1.0, 1.0):
+            if r == 0 and _face_key(box, axis, sign) in hidden:
+                continue
             grid = np.empty((len(ticks_b), len(ticks_c), 3))
             grid[..., axis], grid[..., b], grid[..., c] = sign * half[axis], ticks_b[:, None], ticks_c[None]
             normal = np.zeros_like(grid)
