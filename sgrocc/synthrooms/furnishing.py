@@ -253,7 +253,7 @@ def _nothing(done: Furnishing, number: int, rng: np.random.Generator) -> None:
 
 
 _GROUPS: dict[str, tuple[Callable, ...]] = {
-    "living": (_sofas, _or(_dining, _desk, _nothing), _or(_sofas, _nothing, _nothing)),
+    "living": (_sofas, _or(_dining, _desk, _nothing), _or(_sofas, _nothing)),
     "bedroom": (_bed, _or(_desk, _stray_chairs)),
     "dining": (_dining, _or(_dining, _shelves), _stray_chairs),
     "kitchen": (_kitchen, _or(_dining, _stray_chairs)),

@@ -99,7 +99,7 @@ def _carrier(rng: np.random.Generator) -> _Carrier:
     if chance(rng, 0.5):
         small = chance(rng, 0.6)
         height = span(rng, 0.25, 0.6) if small else span(rng, 0.6, 1.3)
-        tilt = span(rng, -3.0, 12.0) if small else span(rng, -15.0, 3.0)
+        tilt = span(rng, -6.0, 8.0) if small else span(rng, -15.0, 3.0)
         return _Carrier(height, tilt, 0.5, 0.4, 0.004, span(rng, 0.2, 0.6))
     return _Carrier(span(rng, 1.25, 1.65), span(rng, -32.0, -8.0), span(rng, 3.0, 9.0), span(rng, 1.0, 4.0), 0.03, 1.0)
 
