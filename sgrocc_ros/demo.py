@@ -42,7 +42,7 @@ from sgrocc_ros.record_sequence import record_sequence
 from sgrocc_ros.spatial_expert_node import INTERNAL_QOS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SHIPPED_RECORDING = REPOSITORY / "recordings" / "furnished_room"
+SHIPPED_RECORDING = REPOSITORY / "recordings" / "synth_test_0000"
 #: What the nodes publish: the outputs, and every change of the map, free space included.
 TYPES = {**{topic: kind for topic, (kind, _) in OUTPUTS.items()}, "voxel_updates": PointCloud2}
 console = Console()
