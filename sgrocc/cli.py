@@ -60,12 +60,13 @@ def _add_synth(commands: argparse._SubParsersAction) -> None:
 
 
 def _synth(options: argparse.Namespace) -> None:
-    from sgrocc.synthrooms.generate import generate
+    from sgrocc.synthrooms.generate import PUBLISHED_LABELS, generate
 
-    generate(
+    scenes = options.scenes or SPLIT_SIZES[options.split]
+    labels = generate(
         options.out,
         options.split,
-        options.scenes or SPLIT_SIZES[options.split],
+        scenes,
         seed=options.seed,
         jobs=options.jobs,
         truth=options.truth,
@@ -74,6 +75,8 @@ def _synth(options: argparse.Namespace) -> None:
         loop=options.loop,
         labels_only=options.labels_only,
     )
+    published = " (as published)" if labels == PUBLISHED_LABELS[options.split] else ""
+    print(f"{options.out}: {scenes} scenes of {options.split}, SHA-256 of the labels {labels}{published}")
 
 
 def _add_view(commands: argparse._SubParsersAction) -> None:

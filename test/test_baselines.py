@@ -9,6 +9,7 @@ from scenes import CAMERA, LOOKING_ALONG_X, ROOM, depth_of_boxes, pose_at
 
 from sgrocc.evaluation import baselines, octomap_baseline, predictors
 from sgrocc.evaluation.baselines import ClassPrior, Splicing, VoxelAveraging, confidence, overlap, steps_behind
+from sgrocc.evaluation.ground_truth import points_of
 from sgrocc.evaluation.protocols import LocalPrediction
 from sgrocc.experts.geometric import GeometricExpert
 from sgrocc.geometry import Pose, VoxelGrid
@@ -127,7 +128,6 @@ def grown(mask):
 def test_the_geometric_expert_finds_the_surfaces_it_sees_and_keeps_them_thin():
     frame = FakeFrame(pose_at(0, 0, 0))
     predictor = predictors.make(None, "local", "true", expert="geometric")
-    assert predictor.name == "geometric"
     prediction = predictor.predict(frame)
     hit, occupied = hit_voxels(frame), prediction.labels != FREE
     assert prediction.labels.dtype == np.uint8 and (prediction.labels[occupied] == GENERIC).all()
@@ -195,7 +195,7 @@ def test_an_exported_model_runs_in_both_protocols():
     frame = FakeFrame(pose_at(0, 0, 0))
     for depth in ("true", "network"):
         local = predictors.make(MODEL, "local", depth)
-        assert local.name == "random_expert" and local.expert.depth_source == {"true": "topic"}.get(depth, depth)
+        assert local.expert.depth_source == {"true": "topic"}.get(depth, depth)
         assert local.predict(frame).labels.max() <= 11
     embodied = predictors.make(MODEL, "embodied", "true")
     embodied.start(FakeScene(frame.grid))
@@ -272,13 +272,14 @@ def test_steps_behind_a_wall_count_voxels_along_the_ray():
     grid = VoxelGrid(np.zeros(3), (60, 40, 20), 0.08)
     pose = pose_at(0, 1.62, 0.84)
     depth = depth_of_boxes([((2.01, -9, -9), (3, 9, 9))], CAMERA, pose)
-    steps = steps_behind(depth, CAMERA, pose, grid, 3)
+    points, _ = points_of(depth, CAMERA, pose, 0.1, 9.0)
+    steps = steps_behind(points, pose, grid, 3)
     x, y, z = grid.index_of(np.array([2.01, 1.62, 0.84]))
     assert steps[:x].min() == 255
     np.testing.assert_array_equal(steps[x + 1 : x + 5, y, z], [1, 2, 3, 255])
     # Off the axis the ray is slanted: what is filled lies further out behind the wall.
-    assert (steps[x + 1] == 1).sum() > 0.9 * (steps_behind(depth, CAMERA, pose, grid, 1)[x + 1] == 1).sum() > 100
-    assert (steps_behind(depth, CAMERA, pose, grid, 0) == 255).all()
+    assert (steps[x + 1] == 1).sum() > 0.9 * (steps_behind(points, pose, grid, 1)[x + 1] == 1).sum() > 100
+    assert (steps_behind(points, pose, grid, 0) == 255).all()
 
 
 @needs_octomap
@@ -296,9 +297,54 @@ def test_the_fill_makes_surfaces_thick_and_is_tuned():
     )
     assert (filled[plain != FREE] == plain[plain != FREE]).all()
     x, y, z = frame.grid.index_of(np.array([2.01, 0.0, 0.05]))
-    assert np.count_nonzero(filled[:, y, z]) == np.count_nonzero(plain[:, y, z]) + baselines.FILL_VOXELS
+    room_behind = frame.grid.shape[0] - x - 1
+    more = np.count_nonzero(filled[:, y, z]) - np.count_nonzero(plain[:, y, z])
+    assert more == min(baselines.FILL_VOXELS["local"], room_behind)
+    # Everything that no ray has passed is the largest fill there is.
+    closed = baselines.make("octomap_unknown_occupied", "local", "true").predict(frame).labels
+    assert (closed[filled != FREE] == GENERIC).all() and (closed[:x, y, z] == FREE).sum() > 15
+    assert (closed[~in_view(frame.pose, frame.grid)] == GENERIC).mean() > 0.95
     with pytest.raises(ValueError, match="numbers of voxels"):
         baselines.tune_fill(frames, [])
+
+
+@needs_octomap
+def test_octomap_gets_the_depth_that_was_asked_for_up_to_its_range():
+    boxes = [((5.2, -9, -9), (6, 9, 9))]
+    grid = VoxelGrid(CORNER + [3.5, -1.0, -0.8], (30, 25, 20), 0.08)
+    frame = FakeFrame(pose_at(0, 0, 0), boxes, grid=grid)
+    exact, faulty = (baselines.make("octomap", "local", depth).predict(frame).labels for depth in ("true", "sensor"))
+    x, y, z = grid.index_of(np.array([5.21, 0.0, 0.05]))
+    assert exact[x, y, z] == GENERIC and not exact[:x].any(), "depth of 5.2 m is used"
+    assert faulty[x - 3 : x + 4].any() and (faulty != exact).any()
+
+
+@needs_octomap
+def test_the_fill_of_a_scene_keeps_all_frames_and_what_is_known_to_be_free():
+    post = [((1.5, -0.1, -9), (1.7, 0.1, 9))]
+    grid = VoxelGrid(np.array([0.4, -1.6, -0.8]), (40, 40, 20), 0.08)
+    octomap = baselines.OctomapEmbodied("true", None, 6)
+    octomap.start(FakeScene(grid))
+    here = tuple(grid.index_of(np.array([1.86, 0.02, 0.02])))  # behind the post, two voxels
+    octomap.add(FakeFrame(pose_at(0, 0, 0), [*post, ((3.0, -9, -9), (3.4, 9, 9))]))
+    assert octomap.labels()[here] == GENERIC
+    # A second frame, which looks the other way, changes nothing of that.
+    octomap.add(FakeFrame(turned(np.pi), [((-3, -9, -9), (-2.6, 9, 9))]))
+    assert octomap.labels()[here] == GENERIC
+    # Seen from the side the place behind the post is free; the fill leaves it so.
+    octomap.add(FakeFrame(turned(np.pi / 2, 1.86, -1.4), [*post, ((-9, 1.5, -9), (9, 1.9, 9))]))
+    assert octomap.labels()[here] == FREE
+
+
+def test_thresholds_are_scored_on_what_some_frame_had_in_view():
+    grid = VoxelGrid(CORNER + [-0.4, -2.4, -0.8], (60, 60, 30), 0.08)
+    frame = FakeFrame(pose_at(0, 0, 0), mask=in_view(pose_at(0, 0, 0), grid))
+    scene = FakeScene(grid)
+    scene.frames, scene.labels = [frame], truth_of(ROOM, grid)
+    scores = baselines.tune_threshold([scene], [0.05, 0.5, 0.999])
+    assert list(scores) == [0.05, 0.5, 0.999] and scores[0.999] < min(scores[0.05], scores[0.5]) < 1
+    fills = baselines.tune_fill([scene], [0, 2]) if octomap_baseline.available() else {0: 0, 2: 1}
+    assert fills[2] > fills[0]
 
 
 # -- joining local grids -----------------------------------------------------------------------------------------------
@@ -315,7 +361,7 @@ def test_splicing_writes_what_is_observed_and_the_latest_wins():
     scene = FakeScene(VoxelGrid(CORNER, (50, 60, 40), 0.08))
     grids = [VoxelGrid(CORNER + np.array(o) * 0.08, (60, 60, 36), 0.08) for o in ((-20, 3, 4), (10, -5, 0))]
     answers = iter([constant(CHAIR, grids[0]), constant(FREE, grids[1])])
-    splicing = Splicing("splicing", lambda frame: (next(answers), None))
+    splicing = Splicing(lambda frame: (next(answers), None))
     splicing.start(scene)
     masks = [np.ones(scene.grid.shape, bool) for _ in grids]
     masks[1][:, 30:] = False
@@ -340,7 +386,7 @@ def test_averaging_trusts_the_nearer_frame_whatever_the_order(swap):
     grid = VoxelGrid(CORNER + [1.0, -0.6, -0.6], (15, 15, 15), 0.08)
     scene = FakeScene(grid)
     answers = {0: constant(CHAIR, grid), 1: constant(FREE, grid)}
-    averaging = VoxelAveraging("voxel_averaging", lambda frame: (answers[frame.frame], None))
+    averaging = VoxelAveraging(lambda frame: (answers[frame.frame], None))
     averaging.start(scene)
     mask = np.ones(grid.shape, bool)
     mask[:, :, 12:] = False
@@ -375,7 +421,7 @@ def test_the_joined_baselines_of_the_geometric_expert_map_the_room():
         baseline.start(scene)
         baseline.add(FakeFrame(pose_at(0, 0, 0), mask=mask))
         labels = baseline.labels()
-        assert baseline.name == name and np.count_nonzero(labels) > 1000
+        assert np.count_nonzero(labels) > 1000
         assert grown(truth != FREE)[labels != FREE].mean() > 0.99
 
 

@@ -189,8 +189,25 @@ def test_what_is_seen_and_in_view_equals_a_loop(seed):
             column, row = int(np.floor(u + 0.5)), int(np.floor(v + 0.5))
             viewed[index] = 0 <= column < 40 and 0 <= row < 30
             seen[index] = viewed[index] and depth[row, column] > 0 and z <= depth[row, column] + grid.resolution
+    for row, column in np.argwhere(depth > 0):
+        z = float(depth[row, column])
+        point = np.array([(column - _CAMERA.cx) / _CAMERA.fx * z, (row - _CAMERA.cy) / _CAMERA.fy * z, z])
+        hit = np.floor((pose.rotation @ point + pose.translation - grid.origin) / grid.resolution).astype(int)
+        if (hit >= 0).all() and (hit < grid.shape).all():
+            seen[tuple(hit)] = True
     assert np.array_equal(visible_voxels(depth, _CAMERA, pose, grid), seen)
     assert np.array_equal(view_of(_CAMERA, pose, grid), viewed)
+
+
+def test_a_floor_is_seen_at_a_flat_angle():
+    # The camera looks along z, 0.5 m above a floor (y points down) whose voxels begin there.
+    camera = PinholeCamera(400, 300, 300.0, 300.0, 199.5, 149.5)
+    rows = np.arange(300)[:, None] + np.zeros((1, 400))
+    with np.errstate(divide="ignore"):
+        depth = np.where(rows > camera.cy, 0.5 * camera.fy / (rows - camera.cy), 0.0).astype(np.float32)
+    depth[depth > 6.0] = 0
+    grid = VoxelGrid(np.array([-0.04, 0.499, 1.2]), (1, 1, 25), 0.08)  # a line of voxels, up to 3.2 m ahead
+    assert visible_voxels(depth, camera, Pose.identity(), grid).mean() > 0.95
 
 
 def test_a_frame_sees_one_voxel_into_a_wall_and_nothing_without_depth():

@@ -20,11 +20,12 @@ from scenes import CAMERA, LOOKING_ALONG_X
 from sgrocc.datasets.embodied_occscannet import EmbodiedOccScanNet
 from sgrocc.datasets.layout import Layout, write_frame, write_global, write_split, write_stream
 from sgrocc.datasets.occscannet import OccScanNet
-from sgrocc.evaluation import benchmark, octomap_baseline, predictors
+from sgrocc.evaluation import baselines, benchmark, octomap_baseline
 from sgrocc.evaluation.benchmark_report import print_table
 from sgrocc.evaluation.metrics import Counts, visible_voxels
 from sgrocc.evaluation.occupancy import Occupancy
 from sgrocc.evaluation.protocols import LocalPrediction, run_embodied, run_local
+from sgrocc.experts.geometric import GeometricExpert
 from sgrocc.geometry import Pose, VoxelGrid
 from sgrocc.labels import CHAIR, FLOOR, FREE, UNKNOWN, WALL
 
@@ -66,7 +67,6 @@ class Replay:
     """Predicts what it was told, frame by frame."""
 
     answers: list
-    name: str = "replay"
     log: list = field(default_factory=list)
 
     def predict(self, frame):
@@ -328,7 +328,7 @@ def test_a_prediction_that_cannot_be_used_is_named(data, tmp_path, content, mess
 @pytest.mark.skipif(not octomap_baseline.available(), reason="pyoctomap is not installed")
 def test_baselines_stand_beside_the_method_and_what_cannot_be_scored_is_said(data, tmp_path):
     report = run("--data", data, "--expert", "geometric", "--baselines")
-    assert set(report["baselines"]) == {"octomap", "octomap_fill"}
+    assert set(report["baselines"]) == {"octomap", "octomap_fill", "octomap_unknown_occupied"}
     assert "training split" in report["baselines_left_out"]["class_prior"]
     # The wall is a flat depth image away: both find it.
     assert report["visible"]["recall"] > 0.2 and report["baselines"]["octomap"]["visible"]["recall"] > 0.2
@@ -341,9 +341,67 @@ def test_baselines_stand_beside_the_method_and_what_cannot_be_scored_is_said(dat
     rows = {line[:18].strip(): line[18:].split() for line in console.file.getvalue().splitlines()}
     figures = (report, *report["baselines"].values())
     assert rows["SC-IoU"] == [*(f"{100 * figure['sc_iou']:.2f}" for figure in figures), "58.55"]
-    assert rows["wall"] == ["0.00", "0.00", "0.00", "50.80"] and rows["tv"][:2] == ["-", "-"]
+    assert rows["wall"] == [*["0.00"] * 4, "50.80"] and rows["tv"][:2] == ["-", "-"]
     with pytest.raises(ValueError, match="training split"):
         run("--data", data, "--baselines", "class_prior")
+
+
+def test_the_local_protocol_runs_in_several_processes_too(data, tmp_path, monkeypatch):
+    folder = write_predictions(tmp_path / "p", data, missing_chairs)
+    monkeypatch.setattr(benchmark, "_FRAMES_AT_ONCE", 2)
+    workers = []
+
+    class Pool(benchmark.ProcessPoolExecutor):
+        def __init__(self, jobs, *rest):
+            workers.append(jobs)
+            super().__init__(jobs, *rest)
+
+    monkeypatch.setattr(benchmark, "ProcessPoolExecutor", Pool)
+    one, two = run("--data", data, "--predictions", folder), run("--data", data, "--predictions", folder, "--jobs", 2)
+    assert workers == [2]
+    for report in (one, two):
+        del report["cpu_ms_per_frame"]
+    assert one == two and one["frames"] == 6
+
+
+def test_baselines_get_the_training_split_the_depth_and_the_expert(data, monkeypatch):
+    write_split(data, "train", "local", [(SCENES[1], 2)])
+    given = {}
+
+    def make(name, protocol, depth, **more):
+        given[name] = depth, more
+        if name == "octomap":
+            raise ValueError("not today")
+        return Replay([np.zeros((60, 60, 36), np.uint8)] * FRAMES)
+
+    monkeypatch.setattr(baselines, "make", make)
+    report = run("--data", data, "--expert", "geometric", "--depth", "sensor", "--baselines")
+    Layout(data).list_path("train", "local").unlink()
+    assert set(given) == set(baselines.NAMES["local"]) and {depth for depth, _ in given.values()} == {"sensor"}
+    assert [(frame.scene, frame.frame) for frame in given["class_prior"][1]["train"]] == [(SCENES[1], 2)]
+    experts = {more["expert"] for name, (_, more) in given.items() if name != "class_prior"}
+    assert len(experts) == 1 and isinstance(experts.pop(), GeometricExpert)
+    assert report["baselines_left_out"] == {"octomap": "not today"}
+
+
+def test_a_method_may_be_called_as_a_baseline(data, tmp_path):
+    folder = write_predictions(tmp_path / "class_prior", data, lambda labels, frame: labels)
+    report = run("--data", data, "--predictions", folder)
+    report["baselines"] = {"class_prior": {**report, "sc_iou": 0.123}}
+    console = Console(file=io.StringIO(), width=120)
+    print_table(report, console)
+    row = next(line.split() for line in console.file.getvalue().splitlines() if line.startswith(" SC-IoU  "))
+    assert row[1:3] == ["100.00", "12.30"]
+
+
+def test_a_limit_takes_frames_from_all_of_the_split(data, tmp_path):
+    folder = write_predictions(tmp_path / "p", data, missing_chairs)
+    report = run("--data", data, "--predictions", folder, "--limit", 2)  # frames 0 and 3: the first of each scene
+    whole = run("--data", data, "--predictions", folder)
+    assert report["frames"] == 2 and report["counts"]["true_positive"] * 3 < whole["counts"]["true_positive"]
+    first = [OccScanNet(data, "test")[i] for i in (0, 3)]
+    chairs = sum(np.count_nonzero(frame.labels == CHAIR) for frame in first)
+    assert report["counts"]["false_negative"] == chairs
 
 
 def test_wrong_requests_are_refused(data, tmp_path):
@@ -370,6 +428,14 @@ def test_bad_files_are_skipped_by_option(data, tmp_path):
     assert report["frames"] == 5 and str(bad) in report["skipped"][0]
 
 
+def test_a_split_of_which_nothing_can_be_read_is_refused(data, tmp_path):
+    path = Layout(tmp_path).list_path("test", "local")
+    path.parent.mkdir(parents=True)
+    path.write_text("nonsense\n")
+    with pytest.raises(ValueError, match="nothing of test can be read.*nonsense"):
+        run("--data", tmp_path, "--expert", "geometric", "--on-error", "skip")
+
+
 def test_the_hash_of_a_set_without_one_is_that_of_its_list(tmp_path):
     layout = Layout(tmp_path)
     assert benchmark.data_hash(layout, "test", "local") == "unknown"
@@ -383,7 +449,6 @@ def test_the_hash_of_a_set_without_one_is_that_of_its_list(tmp_path):
 
 
 def test_the_command_line_is_quick():
-    assert (benchmark.PROTOCOLS, benchmark.DEPTHS) == (predictors.PROTOCOLS, predictors.DEPTHS)
     slow = {"mujoco", "warp", "torch", "onnxruntime"}
     code = f"import sys, sgrocc.evaluation.benchmark; print(sorted({slow} & {{*sys.modules}}))"
     root = Path(__file__).resolve().parents[1]

@@ -3,6 +3,7 @@
 class_prior: the class frequencies of the training split at each place before the camera; no image, no depth.
 octomap: OctoMap with its own sensor model, its voxels of the class of the expert's nearest Gaussian, or generic.
 octomap_fill: the same, with `FILL_VOXELS` unknown voxels behind each seen surface filled.
+octomap_unknown_occupied: the same, with all filled that no ray has passed, as a cautious planner reads a map.
 splicing: the expert's local grids written into the scene's, the latest frame wins.
 voxel_averaging: the mean of the expert's local probabilities, weighted by how well each frame sees a voxel.
 """
@@ -18,14 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.progress import track
 
-from sgrocc.evaluation.ground_truth import points_of
 from sgrocc.evaluation.metrics import Counts, visible_voxels
 from sgrocc.evaluation.octomap_baseline import OctomapBaseline
 from sgrocc.evaluation.predictors import (
     MAX_DEPTH_M,
     MIN_DEPTH_M,
     check_names,
-    depth_of,
     expert_frame,
     load_expert,
     pose_in_grid,
@@ -34,7 +33,7 @@ from sgrocc.evaluation.predictors import (
 from sgrocc.evaluation.protocols import LocalPrediction
 from sgrocc.experts import Expert, Prediction
 from sgrocc.experts.geometric import GeometricExpert
-from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
+from sgrocc.geometry import Pose, VoxelGrid
 from sgrocc.labels import FREE, GENERIC, NUM_CLASSES, UNKNOWN, most_likely_class
 from sgrocc.splatting import class_probabilities
 
@@ -43,12 +42,15 @@ if TYPE_CHECKING:
     from sgrocc.datasets.occscannet import LocalFrame
     from sgrocc.evaluation.protocols import EmbodiedPredictor, LocalPredictor
 
-NAMES = ("class_prior", "octomap", "octomap_fill", "splicing", "voxel_averaging")
-#: With one frame there is nothing to splice or to average.
-LOCAL_NAMES = ("class_prior", "octomap", "octomap_fill")
+#: By protocol: with one frame there is nothing to splice or to average.
+_LOCAL = ("class_prior", "octomap", "octomap_fill", "octomap_unknown_occupied")
+NAMES = {"local": _LOCAL, "embodied": (*_LOCAL, "splicing", "voxel_averaging")}
 
-#: Depth of the fill of octomap_fill, in voxels, to be tuned on a validation split by `tune_fill`.
-FILL_VOXELS = 2
+#: Depth of the fill of octomap_fill, in voxels: the best on the validation split of SynthRooms (`tune_fill`).
+FILL_VOXELS = {"local": 16, "embodied": 16}
+#: The mean probability of being occupied from which voxel_averaging takes a voxel to be occupied, chosen likewise
+#: (`tune_threshold`).
+AVERAGING_THRESHOLD = 0.5
 
 
 def make(
@@ -65,9 +67,9 @@ def make(
     Raises ValueError for an unknown name, and where the baseline lacks what it needs; ImportError without pyoctomap.
     """
     check_names(protocol, depth)
-    if name not in NAMES:
-        raise ValueError(f"there is no baseline {name!r}: use {', '.join(NAMES)}")
-    if protocol == "local" and name not in LOCAL_NAMES:
+    if name not in NAMES["embodied"]:
+        raise ValueError(f"there is no baseline {name!r}: use {', '.join(NAMES['embodied'])}")
+    if name not in NAMES[protocol]:
         raise ValueError(f"the baseline {name} joins several frames: use --protocol embodied")
     if name == "class_prior":
         if train is None or not len(train):
@@ -75,33 +77,32 @@ def make(
         prior = ClassPrior.cached(train)
         if protocol == "local":
             return prior
-        return VoxelAveraging(name, lambda frame: (prior.predict(frame), None), prior.threshold)
-    if name in ("octomap", "octomap_fill"):
+        return VoxelAveraging(lambda frame: (prior.predict(frame), None), prior.threshold)
+    if name.startswith("octomap"):
         if isinstance(expert, str):
             expert = load_expert(None, depth, expert)
         if depth == "network" and expert is None:
             raise ValueError(f"the baseline {name} needs depth: use --depth true or sensor, or give it a model")
         if isinstance(expert, GeometricExpert):
             expert = None  # it knows no classes
+        fill_voxels = {"octomap": 0, "octomap_fill": FILL_VOXELS[protocol], "octomap_unknown_occupied": EVERYTHING}
         chosen = OctomapLocal if protocol == "local" else OctomapEmbodied
-        return chosen(name, depth, expert, FILL_VOXELS if name == "octomap_fill" else 0)
-    expert = load_expert(None, depth, expert or "geometric")
-
-    def predict(frame: EmbodiedFrame) -> tuple[LocalPrediction, Prediction]:
-        prediction = expert(expert_frame(frame, depth))
-        return splatted(expert, prediction, frame.pose, frame.grid), prediction
-
-    return Splicing(name, predict) if name == "splicing" else VoxelAveraging(name, predict)
+        return chosen(depth, expert, fill_voxels[name])
+    predict = _predict(load_expert(None, depth, expert or "geometric"), depth)
+    return Splicing(predict) if name == "splicing" else VoxelAveraging(predict, AVERAGING_THRESHOLD)
 
 
 # -- OctoMap -----------------------------------------------------------------------------------------------------------
 
 
-class OctomapLocal:
-    """An OctoMap of one frame. What it does not know is free."""
+#: A fill without a limit: everything that is not known to be free.
+EVERYTHING = 255
 
-    def __init__(self, name: str, depth: str, expert: Expert | None, fill_voxels: int) -> None:
-        self.name = name
+
+class OctomapLocal:
+    """An OctoMap of one frame. What it neither knows nor fills is free."""
+
+    def __init__(self, depth: str, expert: Expert | None, fill_voxels: int) -> None:
         self._settings = depth, expert, fill_voxels
         OctomapBaseline()  # fails here, not in the first frame
 
@@ -112,10 +113,9 @@ class OctomapLocal:
 
 
 class OctomapEmbodied:
-    """An OctoMap of all frames of a scene. What it does not know is free."""
+    """An OctoMap of all frames of a scene. What it neither knows nor fills is free."""
 
-    def __init__(self, name: str, depth: str, expert: Expert | None, fill_voxels: int) -> None:
-        self.name = name
+    def __init__(self, depth: str, expert: Expert | None, fill_voxels: int) -> None:
         self._settings = depth, expert, fill_voxels
         OctomapBaseline()
 
@@ -142,25 +142,26 @@ class _LabelledOctomap:
 
     def add(self, frame: LocalFrame) -> None:
         pose = pose_in_grid(frame.pose, self._world_grid)
-        depth = depth_of(frame, self._depth)
+        shown = expert_frame(frame, self._depth)
+        depth = shown.depth
         if depth is not None:
             camera = frame.camera.resized(depth.shape[1], depth.shape[0])
         if self._expert is not None:
-            prediction = self._expert(expert_frame(frame, self._depth))
+            prediction = self._expert(shown)
             if depth is None:
                 depth, camera = prediction.depth, prediction.camera
             if prediction.semantic:
                 self._votes.add(prediction, pose)
-        self._octomap.add(depth, camera, pose)
-        if self._fill_voxels:
-            steps = steps_behind(depth, camera, pose, self._grid, self._fill_voxels)
+        points = self._octomap.add(depth, camera, pose)
+        if 0 < self._fill_voxels < EVERYTHING:
+            steps = steps_behind(points, pose, self._grid, self._fill_voxels)
             np.minimum(self._behind, steps, out=self._behind)
 
     def labels(self, fill_voxels: int | None = None) -> np.ndarray:
-        """(X, Y, Z) uint8, 0 to 11, with a fill of at most what the map was made for."""
+        """(X, Y, Z) uint8, 0 to 11, with a fill of at most what the map was made for, or of everything."""
         fill = self._fill_voxels if fill_voxels is None else fill_voxels
         labels = self._octomap.result(self._grid, "grid").labels
-        labels[(labels == UNKNOWN) & (self._behind <= fill)] = GENERIC
+        labels[(labels == UNKNOWN) & (self._behind <= fill)] = GENERIC  # 255, no surface before it, is EVERYTHING
         labels[labels == UNKNOWN] = FREE
         if self._votes is not None:
             occupied = np.argwhere(labels == GENERIC)
@@ -168,13 +169,10 @@ class _LabelledOctomap:
         return labels
 
 
-def steps_behind(
-    depth: np.ndarray, camera: PinholeCamera, camera_to_grid: Pose, grid: VoxelGrid, fill_voxels: int
-) -> np.ndarray:
+def steps_behind(points: np.ndarray, camera_to_grid: Pose, grid: VoxelGrid, fill_voxels: int) -> np.ndarray:
     """(X, Y, Z) uint8: how many voxels each voxel lies behind a seen surface, along the ray of the camera; 1 to
-    `fill_voxels`, 255 where none."""
+    `fill_voxels`, 255 where none. points: (N, 3) on the surfaces, in the frame of `grid`."""
     steps = np.full(grid.shape, UNKNOWN, np.uint8)
-    points, _ = points_of(depth, camera, camera_to_grid, MIN_DEPTH_M, MAX_DEPTH_M)
     indices = grid.index_of(points)
     indices = indices[grid.contains(indices)]
     hit = np.unique(np.ravel_multi_index(tuple(indices.T), grid.shape))
@@ -188,22 +186,32 @@ def steps_behind(
     return steps
 
 
-def tune_fill(frames: Iterable[LocalFrame], candidates: Sequence[int], depth: str = "true") -> dict[int, float]:
-    """The SC-IoU of octomap_fill for each number of voxels, over local frames (of a validation split, not the test's).
+def tune_fill(
+    data: Iterable[LocalFrame] | Iterable[EmbodiedScene], candidates: Sequence[int], depth: str = "true"
+) -> dict[int, float]:
+    """The SC-IoU of octomap_fill for each number of voxels, over frames (local) or scenes (embodied) of a validation
+    split, not the test's.
 
     Raises ValueError for candidates that are not from 0 to 100.
     """
     if not candidates or min(candidates) < 0 or max(candidates) > 100:
         raise ValueError(f"the candidates for the fill are {list(candidates)}: give numbers of voxels from 0 to 100")
-    counts: dict[int, Counts] = {}
-    for frame in track(frames, "Tuning the fill"):
-        octomap = _LabelledOctomap(frame.grid, depth, None, max(candidates))
-        octomap.add(frame)
-        truth = frame.labels
+    counts = {fill: Counts.nothing() for fill in candidates}
+    for shown in track(data, "Tuning the fill"):
+        octomap = _LabelledOctomap(shown.grid, depth, None, max(candidates))
+        frames = getattr(shown, "frames", None)
+        for frame in [shown] if frames is None else frames:
+            octomap.add(frame)
+        truth = shown.labels if frames is None else _in_some_view(shown)
         for fill in candidates:
-            of_frame = Counts.of(octomap.labels(fill), truth)
-            counts[fill] = counts[fill] + of_frame if fill in counts else of_frame
+            counts[fill] += Counts.of(octomap.labels(fill), truth)
     return {fill: total.scores()["sc_iou"] for fill, total in counts.items()}
+
+
+def _in_some_view(scene: EmbodiedScene) -> np.ndarray:
+    """(X, Y, Z) uint8: the labels that the embodied protocol scores at the end of a scene."""
+    in_view = np.any([frame.mask for frame in scene.frames], axis=0)
+    return np.where(in_view, scene.labels, np.uint8(UNKNOWN))
 
 
 #: Offsets to the voxels within three, the nearest first.
@@ -249,11 +257,18 @@ class _ClassVotes:
 Predict = Callable[["EmbodiedFrame"], tuple[LocalPrediction, "Prediction | None"]]
 
 
+def _predict(expert: Expert, depth: str) -> Predict:
+    def predict(frame: EmbodiedFrame) -> tuple[LocalPrediction, Prediction]:
+        prediction = expert(expert_frame(frame, depth))
+        return splatted(expert, prediction, frame.pose, frame.grid), prediction
+
+    return predict
+
+
 class Splicing:
     """Local predictions written into the scene's grid where the frame observes it; the latest wins."""
 
-    def __init__(self, name: str, predict: Predict) -> None:
-        self.name = name
+    def __init__(self, predict: Predict) -> None:
         self._predict = predict
 
     def start(self, scene: EmbodiedScene) -> None:
@@ -277,8 +292,7 @@ class VoxelAveraging:
     threshold: the mean probability of being occupied from which a voxel is.
     """
 
-    def __init__(self, name: str, predict: Predict, threshold: float = 0.5) -> None:
-        self.name = name
+    def __init__(self, predict: Predict, threshold: float = 0.5) -> None:
         self._predict = predict
         self._threshold = threshold
 
@@ -292,9 +306,28 @@ class VoxelAveraging:
         weights = confidence(frame, prediction)[there] * frame.mask[here]
         self._sums[here] += weights[..., None] * local.probabilities[there]
 
-    def labels(self) -> np.ndarray:
-        """(X, Y, Z) uint8, 0 to 11; free where no frame was."""
-        return _most_likely(self._sums, self._threshold)
+    def labels(self, threshold: float | None = None) -> np.ndarray:
+        """(X, Y, Z) uint8, 0 to 11; free where no frame was. threshold: another than its own."""
+        return _most_likely(self._sums, self._threshold if threshold is None else threshold)
+
+
+def tune_threshold(
+    scenes: Iterable[EmbodiedScene],
+    candidates: Sequence[float],
+    depth: str = "true",
+    expert: str | Expert = "geometric",
+) -> dict[float, float]:
+    """The SC-IoU of voxel_averaging for each threshold, over scenes of a validation split, not the test's."""
+    averaging = VoxelAveraging(_predict(load_expert(None, depth, expert), depth))
+    counts = {threshold: Counts.nothing() for threshold in candidates}
+    for scene in track(scenes, "Tuning the threshold"):
+        averaging.start(scene)
+        for frame in scene.frames:
+            averaging.add(frame)
+        truth = _in_some_view(scene)
+        for threshold in candidates:
+            counts[threshold] += Counts.of(averaging.labels(threshold), truth)
+    return {threshold: total.scores()["sc_iou"] for threshold, total in counts.items()}
 
 
 def confidence(frame: LocalFrame, prediction: Prediction | None) -> np.ndarray:
@@ -354,8 +387,6 @@ class ClassPrior:
     training frames themselves. Raises ValueError where `counts` (ahead, left, layer, 12) holds nothing.
     """
 
-    name = "class_prior"
-
     def __init__(self, counts: np.ndarray, resolution: float) -> None:
         if not counts.any():
             raise ValueError("the training frames have no known voxel: check the data set")
@@ -408,9 +439,12 @@ class ClassPrior:
         """Write an npz; a reader never sees half a file."""
         path = Path(path)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-        with open(unfinished, "wb") as file:
-            np.savez_compressed(file, counts=self._counts, resolution=np.float64(self.resolution))
-        os.replace(unfinished, path)
+        try:
+            with open(unfinished, "wb") as file:
+                np.savez_compressed(file, counts=self._counts, resolution=np.float64(self.resolution))
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     @staticmethod
     def load(path: str | Path) -> ClassPrior:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sgrocc.evaluation.protocols import DEPTHS, PROTOCOLS
+
 if TYPE_CHECKING:
     from sgrocc.datasets.layout import Layout
     from sgrocc.evaluation.protocols import EmbodiedPredictor, EmbodiedResult, LocalPredictor, LocalResult
+    from sgrocc.experts import Expert
 
-PROTOCOLS = ("local", "embodied")
-DEPTHS = ("true", "sensor", "network")
 #: What has a score of its own; the other contenders are baselines, by their names.
 _METHOD = "method"
 #: Frames that a process takes at a time under the local protocol.
@@ -86,7 +87,7 @@ def run(options: argparse.Namespace) -> dict:
         "baselines_left_out": left_out,
         "published_on_other_data": benchmark_report.published(task.protocol, task.mini),
         "configuration": task.configuration(options),
-        "data_hash": data_hash(task.data.layout, task.data.split, task.protocol, task.mini),
+        "data_hash": data_hash(task.data.layout, task.data.split, task.protocol, task.mini, options.scene_disjoint),
         "commit": commit_of(Path(__file__).parent),
         "skipped": task.data.skipped,
     }
@@ -105,18 +106,21 @@ def run(options: argparse.Namespace) -> dict:
 
 @dataclass(eq=False)
 class _Task:
-    """All that a process needs to predict and score: it is sent to each. data, train: readers."""
+    """All that a process needs to predict and score: it is sent to each. data: the split's reader; settings: how the
+    training split is read.
+    """
 
     protocol: str
     depth: str
     mini: bool
     data: Sequence
-    train: Sequence | None
+    settings: dict
     indices: list[int]
     model: Path | None = None
     expert: str | None = None
     predictions: Path | None = None
     _predictors: dict = field(default_factory=dict)
+    _expert: Expert | None = None
 
     @staticmethod
     def of(options: argparse.Namespace) -> _Task:
@@ -125,16 +129,14 @@ class _Task:
         from sgrocc.datasets.occscannet import OccScanNet
 
         settings = {"mini": options.mini, "on_error": options.on_error, "scene_disjoint": options.scene_disjoint}
-        layout = Layout(options.data)
         local = options.protocol == "local"
-        data = (OccScanNet if local else EmbodiedOccScanNet)(layout, options.split, **settings)
-        train = None
-        if options.baselines is not None and "train" in layout.splits("local", options.mini):
-            train = OccScanNet(layout, "train", mini=options.mini, scene_disjoint=options.scene_disjoint)
+        data = (OccScanNet if local else EmbodiedOccScanNet)(Layout(options.data), options.split, **settings)
+        if not len(data):
+            raise ValueError(f"nothing of {options.split} can be read, for example {data.skipped[0]}")
         count = min(options.limit or len(data), len(data))
         indices = [i * len(data) // count for i in range(count)]
         method = {name: getattr(options, name) for name in ("model", "expert", "predictions")}
-        return _Task(options.protocol, options.depth, options.mini, data, train, indices, **method)
+        return _Task(options.protocol, options.depth, options.mini, data, settings, indices, **method)
 
     @property
     def method_name(self) -> str | None:
@@ -150,13 +152,19 @@ class _Task:
 
     def score(self, name: str, indices: list[int]) -> LocalResult | EmbodiedResult:
         """The result of one contender on some frames or scenes."""
+        from sgrocc.evaluation.predictors import expert_frame
         from sgrocc.evaluation.protocols import PERCENTS, run_embodied, run_local
 
+        in_files = name == _METHOD and self.predictions
+        # A robot has its images and depth ready: reading them, or spoiling the depth, is not the contender's work.
+        settings = {"indices": indices, "prepare": lambda frame: expert_frame(frame, self.depth)}
+        if in_files or name == "class_prior":
+            settings["prepare"] = None
         if self.protocol == "local":
-            return run_local(self.data, self.predictor(name), indices=indices)
+            return run_local(self.data, self.predictor(name), **settings)
         # Of predictions in files there is only the last map.
-        percents = (100,) if name == _METHOD and self.predictions else PERCENTS
-        return run_embodied(self.data, self.predictor(name), indices=indices, percents=percents)
+        percents = (100,) if in_files else PERCENTS
+        return run_embodied(self.data, self.predictor(name), percents=percents, **settings)
 
     def parts(self) -> list[list[int]]:
         """The frames or scenes, in portions for one process at a time."""
@@ -175,13 +183,23 @@ class _Task:
         from sgrocc.evaluation import baselines, predictors
         from sgrocc.evaluation.prediction_files import LocalFiles, SceneFiles
 
-        if name != _METHOD:
-            expert = self.expert if self.model is None else predictors.load_expert(self.model, self.depth)
-            return baselines.make(name, self.protocol, self.depth, train=self.train, expert=expert)
-        if self.predictions is not None:
+        if name == _METHOD and self.predictions is not None:
             chosen = LocalFiles if self.protocol == "local" else SceneFiles
             return chosen(self.predictions)
-        return predictors.make(self.model, self.protocol, self.depth, expert=self.expert)
+        if name == "class_prior":
+            return baselines.make(name, self.protocol, self.depth, train=self._train())
+        if self._expert is None and (self.model or self.expert):
+            self._expert = predictors.load_expert(self.model, self.depth, self.expert)
+        if name == _METHOD:
+            return predictors.make(None, self.protocol, self.depth, expert=self._expert)
+        return baselines.make(name, self.protocol, self.depth, expert=self._expert)
+
+    def _train(self) -> Sequence | None:
+        """The frames of the training split, where there is one."""
+        from sgrocc.datasets.occscannet import OccScanNet
+
+        layout = self.data.layout
+        return OccScanNet(layout, "train", **self.settings) if "train" in layout.splits("local", self.mini) else None
 
 
 def _contenders(task: _Task, baselines_asked: list[str] | None) -> tuple[list[str], dict[str, str]]:
@@ -197,7 +215,7 @@ def _contenders(task: _Task, baselines_asked: list[str] | None) -> tuple[list[st
             task.predictor(name)
             names.append(name)
     elif baselines_asked is not None:
-        for name in baselines.LOCAL_NAMES if task.protocol == "local" else baselines.NAMES:
+        for name in baselines.NAMES[task.protocol]:
             try:
                 task.predictor(name)
                 names.append(name)
@@ -222,7 +240,7 @@ def _score_all(task: _Task, names: list[str], jobs: int) -> dict[str, LocalResul
     if jobs > 1:
         # A fresh interpreter: libraries with threads or a GPU do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(jobs, context, _start_worker, (replace(task, _predictors={}),))
+        pool = ProcessPoolExecutor(jobs, context, _start_worker, (replace(task, _predictors={}, _expert=None),))
     try:
         with Progress(*columns) as progress:
             results = {}
@@ -285,19 +303,20 @@ def _no_figures() -> dict:
     return {name: None for name in (*Counts.nothing().scores(), "visible", "occluded", "cpu_ms_per_frame")}
 
 
-def data_hash(layout: Layout, split: str, protocol: str, mini: bool = False) -> str:
-    """`synthrooms:` and the hash of a SynthRooms split's labels, or `lists:` and the SHA-256 of the split's list
-    for a data set that brings no hash.
+def data_hash(layout: Layout, split: str, protocol: str, mini: bool = False, scene_disjoint: bool = False) -> str:
+    """`synthrooms:` and the hash of a SynthRooms split's labels, as its index gives it; or `lists:` and the SHA-256 of
+    the split's list (of all lists, where they are dealt again by room) for a data set that brings no hash.
     """
     try:
-        index = json.loads((layout.occscannet.parent / "synthrooms.json").read_text(encoding="utf-8"))
+        index = json.loads((layout.occscannet.resolve().parent / "synthrooms.json").read_text(encoding="utf-8"))
         of_labels = index["splits"][split]["labels_sha256"]
         if isinstance(of_labels, str):
             return f"synthrooms:{of_labels}"
     except (OSError, ValueError, LookupError, TypeError):
         pass
-    listed = layout.list_path(split, protocol, mini)
-    return f"lists:{hashlib.sha256(listed.read_bytes()).hexdigest()}" if listed.is_file() else "unknown"
+    splits = layout.splits(protocol, mini) if scene_disjoint else [split]
+    lists = [path for path in (layout.list_path(name, protocol, mini) for name in splits) if path.is_file()]
+    return f"lists:{hashlib.sha256(b''.join(path.read_bytes() for path in lists)).hexdigest()}" if lists else "unknown"
 
 
 def _write_json(path: Path, report: dict) -> None:

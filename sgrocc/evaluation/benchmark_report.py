@@ -54,8 +54,9 @@ def print_table(report: dict, console: Console | None = None) -> None:
     """Print a report of `benchmark.run`: a column per contender, percent, and the paper's beside them."""
     console = console or Console()
     paper = report["published_on_other_data"]
-    columns = {report["method"]: report} if report["method"] is not None else {}
-    columns |= report["baselines"]
+    columns = [] if report["method"] is None else [(report["method"], report)]
+    columns += report["baselines"].items()
+    figures = [of_column for _, of_column in columns]
     configuration = report["configuration"]
     table = Table(
         title=f"{configuration['protocol']} protocol, split {configuration['split']}, depth {configuration['depth']}; "
@@ -68,11 +69,11 @@ def print_table(report: dict, console: Console | None = None) -> None:
         collapse_padding=True,
     )
     table.add_column("", no_wrap=True)
-    for name in (*columns, "SGR-OCC*"):
+    for name in (*(name for name, _ in columns), "SGR-OCC*"):
         # Text, so that square brackets in a name are not read as markup.
         table.add_column(Text(name.replace("_", "\n")), justify="right", overflow="fold")
-    for title, keys in _rows(list(columns.values())):
-        cells = [_cell(_at(figures, keys), keys) for figures in (*columns.values(), paper)]
+    for title, keys in _rows(figures):
+        cells = [_cell(_at(of_column, keys), keys) for of_column in (*figures, paper)]
         table.add_row(title, *cells, end_section=keys in (("boundary_f1",), ("cpu_ms_per_frame", "median")))
     console.print(table)
     for name, reason in report["baselines_left_out"].items():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sgrocc.evaluation.ground_truth import points_of
 from sgrocc.evaluation.occupancy import Occupancy
 from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
 from sgrocc.labels import CLASS_LABELS, CLASS_NAMES, FREE, GENERIC, NUM_CLASSES, UNKNOWN
@@ -152,22 +153,20 @@ def score(prediction: Occupancy, truth: Occupancy) -> dict:
 
 
 def visible_voxels(depth: np.ndarray, depth_camera: PinholeCamera, pose: Pose, grid: VoxelGrid) -> np.ndarray:
-    """(X, Y, Z) bool: the voxels that a frame sees: their centre falls on a pixel with depth and lies at most one voxel
-    behind it.
+    """(X, Y, Z) bool: the voxels that a frame sees: a pixel's depth ends in them, or their centre falls on a pixel with
+    depth and lies at most one voxel behind it.
 
-    depth: (h, w) float32, metres along z, 0 where invalid, of the camera's size (ValueError where it is not); pose:
-    camera to the world of `grid`.
+    The first takes in floors and walls that are seen at a flat angle. depth: (h, w) float32, metres along z, 0 where
+    invalid, of the camera's size (ValueError where it is not); pose: camera to the world of `grid`.
     """
-    if depth.shape != (depth_camera.height, depth_camera.width):
-        raise ValueError(
-            f"the depth is {depth.shape} and the camera {(depth_camera.height, depth_camera.width)} (rows, columns): "
-            "pass camera.resized(depth width, depth height)"
-        )
     valid_depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0.0)
+    points, _ = points_of(valid_depth, depth_camera, pose, np.finfo(np.float32).tiny, np.inf)
     voxels, rows, columns, z = _in_image(depth_camera, pose, grid, float(valid_depth.max(initial=0)) + grid.resolution)
     behind = valid_depth[rows, columns]
     visible = np.zeros(grid.shape, bool)
     visible.reshape(-1)[voxels[(behind > 0) & (z <= behind + grid.resolution)]] = True
+    hit = grid.index_of(points)
+    visible[tuple(hit[grid.contains(hit)].T)] = True
     return visible
 
 

@@ -22,7 +22,6 @@ class LocalFiles:
     """`folder`/<scene>/<frame, five digits>.npy or .npz: see `read_labels`. ValueError where one is missing or bad."""
 
     def __init__(self, folder: Path) -> None:
-        self.name = folder.resolve().name
         self._folder = _checked(folder)
 
     def predict(self, frame: LocalFrame) -> LocalPrediction:
@@ -33,7 +32,6 @@ class SceneFiles:
     """`folder`/<scene>.npy or .npz: the map after the last frame; see `read_labels`."""
 
     def __init__(self, folder: Path) -> None:
-        self.name = folder.resolve().name
         self._folder = _checked(folder)
 
     def start(self, scene: EmbodiedScene) -> None:
@@ -50,8 +48,9 @@ def read_labels(stem: Path, grid: VoxelGrid) -> np.ndarray:
     """(X, Y, Z) uint8 labels on `grid` from `stem`.npy or `stem`.npz.
 
     Either a plain array of our labels (0 free, 1..11, 255 unknown) of the grid's shape, in an npz the only one or
-    called `labels`; or an occupancy map (`Occupancy.save`), which is moved onto the grid, whatever its frame_id.
-    Raises ValueError where there is no such file or it does not fit.
+    called `labels`; or an occupancy map (`Occupancy.save`), which is moved onto the grid, whatever its frame_id, where
+    the grid's corner is a multiple of its voxels' size. Raises ValueError where there is no such file or it does not
+    fit.
     """
     paths = [stem.with_name(stem.name + ending) for ending in (".npy", ".npz")]
     path = next((path for path in paths if path.is_file()), None)
@@ -82,7 +81,10 @@ def read_labels(stem: Path, grid: VoxelGrid) -> np.ndarray:
 
 
 def _moved(path: Path, grid: VoxelGrid) -> np.ndarray:
-    return Occupancy.load(path).resampled_to(grid).labels
+    try:
+        return Occupancy.load(path).resampled_to(grid).labels
+    except ValueError as error:
+        raise ValueError(f"it cannot be moved onto the grid ({error}): store labels on the grid as .npy") from error
 
 
 def _checked(folder: Path) -> Path:

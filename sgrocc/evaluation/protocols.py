@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from sgrocc.datasets.embodied_occscannet import EmbodiedFrame, EmbodiedScene
     from sgrocc.datasets.occscannet import LocalFrame
 
+PROTOCOLS = ("local", "embodied")
+#: What a method is given as depth: as stored, with the faults of an RGB-D sensor, or none.
+DEPTHS = ("true", "sensor", "network")
+
 #: Variants of the scores. frustum: the voxels whose centre is in the image, hidden ones included.
 LOCAL_VARIANTS = ("all", "visible", "occluded", "frustum")
 EMBODIED_VARIANTS = ("all", "visible", "occluded")
@@ -43,15 +47,11 @@ class LocalPrediction:
 class LocalPredictor(Protocol):
     """Predicts the voxels of one frame. Raises ValueError for a frame it cannot use."""
 
-    name: str
-
     def predict(self, frame: LocalFrame) -> LocalPrediction: ...
 
 
 class EmbodiedPredictor(Protocol):
     """Maps a scene frame by frame; `labels` is its map so far, (X, Y, Z) uint8 on the scene's grid."""
-
-    name: str
 
     def start(self, scene: EmbodiedScene) -> None: ...
 
@@ -65,7 +65,7 @@ class Score:
     """How well one frame (local) or one scene, at its end (embodied; `frame` is then its last one), was predicted.
 
     index: its place in the sequence that was scored; sc_iou: None where neither map has an occupied voxel; cpu_ms: CPU
-    time of all threads for each frame, reading it included.
+    time of all threads for each frame.
     """
 
     index: int
@@ -104,16 +104,20 @@ def run_local(
     predictor: LocalPredictor,
     progress: Callable[[], object] | None = None,
     indices: Iterable[int] | None = None,
+    prepare: Callable[[LocalFrame], object] | None = None,
 ) -> LocalResult:
     """Predict and score frames on their own grids.
 
-    progress: called after every frame; indices: which frames (default: all). Raises ValueError where a prediction does
-    not fit the frame's grid.
+    progress: called after every frame; indices: which frames (default: all); prepare: called with every frame before
+    its CPU time is taken, for what a robot would not have to do. Raises ValueError where a prediction does not fit the
+    frame's grid.
     """
     counts = {variant: Counts.nothing() for variant in LOCAL_VARIANTS}
     scores = []
     for index in range(len(frames)) if indices is None else indices:
         frame = frames[index]
+        if prepare is not None:
+            prepare(frame)
         start_s = time.process_time()
         labels = predictor.predict(frame).labels
         cpu_ms = 1000 * (time.process_time() - start_s)
@@ -136,11 +140,12 @@ def run_embodied(
     progress: Callable[[], object] | None = None,
     indices: Iterable[int] | None = None,
     percents: Sequence[int] = PERCENTS,
+    prepare: Callable[[LocalFrame], object] | None = None,
 ) -> EmbodiedResult:
     """Show scenes frame by frame, and score the map after each of `percents` of the frames (rounded up) on the voxels
     that some frame so far had in view, against the labels at that frame.
 
-    progress: called after every frame; indices: which scenes (default: all); percents: ascending, the last is 100.
+    progress, prepare: as for `run_local`; indices: which scenes (default: all); percents: ascending, the last is 100.
     Raises ValueError where a map does not fit the scene's grid.
     """
     counts = {percent: {variant: Counts.nothing() for variant in EMBODIED_VARIANTS} for percent in percents}
@@ -154,6 +159,8 @@ def run_embodied(
         cpu_ms = []
         predictor.start(scene)
         for number, frame in enumerate(scene.frames, 1):
+            if prepare is not None:
+                prepare(frame)
             start_s = time.process_time()
             predictor.add(frame)
             cpu_ms.append(1000 * (time.process_time() - start_s))

@@ -201,7 +201,8 @@ def _purpose(rng: np.random.Generator, rectangles: tuple) -> str:
     if area < 9.0:
         return pick(rng, ("bedroom", "office", "office", "kitchen", "storage", "dining"))
     if area < 14.0:
-        return pick(rng, "living living bedroom bedroom dining dining kitchen office office meeting meeting mixed".split())
+        some = "living living bedroom bedroom dining dining kitchen office office meeting meeting mixed"
+        return pick(rng, some.split())
     many = "living living living living mixed bedroom bedroom dining meeting meeting meeting office office kitchen"
     return pick(rng, many.split())
 
