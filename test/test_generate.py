@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sgrocc.datasets.embodied_occscannet import EmbodiedOccScanNet
+from sgrocc.datasets.layout import Layout
 from sgrocc.datasets.occscannet import OccScanNet
+from sgrocc.datasets.pickles import read_pickle, write_pickle
 from sgrocc.labels import CEILING, CLASS_LABELS, FLOOR, FREE, OBJECTS, UNKNOWN, WALL
+from sgrocc.synthrooms import generate as module
 from sgrocc.synthrooms import rendering
-from sgrocc.synthrooms.generate import FORMAT_VERSION, Options, generate, labels_hash, make_scene
+from sgrocc.synthrooms.generate import (
+    FORMAT_VERSION,
+    PUBLISHED_LABELS,
+    SPLITS,
+    Options,
+    generate,
+    labels_hash,
+    make_scene,
+)
 
 #: Frozen: the first scenes of every published split. They change only together with FORMAT_VERSION.
 FROZEN = json.loads((Path(__file__).parent / "synthrooms_hashes.json").read_text())
+#: One scene of each variant is frozen too, with these options.
+VARIANTS = {
+    "shells": {"frames": 10, "truth": "shells"},
+    "walker": {"frames": 10, "dynamic": "walker"},
+    "moved": {"frames": 10, "dynamic": "moved"},
+    "loop": {"frames": 300, "loop": True},
+}
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +106,31 @@ def test_a_walking_figure_is_an_object_that_moves(tmp_path):
     assert np.ptp(scene.grid.centre_of(here)[:, 2]) > 1.0, "a person is taller than that"
 
 
+def test_a_layout_that_cannot_be_built_is_drawn_again():
+    made = make_scene("test", 1, Options(seed=5, frames=2))  # its first layout has walls a few millimetres thin
+    assert (made.labels == FLOOR).any()
+
+
+def test_a_loop_returns_or_is_refused():
+    with pytest.raises(ValueError, match="too few for a loop"):
+        Options(frames=299, loop=True)
+    shot = make_scene("val", 3, Options(frames=300, loop=True)).shot
+    gap = np.linalg.norm(shot.poses[0].translation - shot.poses[-1].translation)
+    assert gap < 0.1 and len(shot.poses) == 300
+
+
 def test_moved_things_leave_their_place_free():
-    emptied = 0
+    emptied = set_down = 0
     for number in range(4):
         made = make_scene("val", number, Options(frames=12, dynamic="moved"))
         frames = list(made.frames())
         first, last = frames[0].labels, frames[-1].labels
         assert made.name == f"synth_val_{number:04d}_moved" and 2 <= len(made.scene.actors) <= 4
+        set_down += sum(actor.placement(11) is not None for actor in made.scene.actors)
         assert (last == made.labels).all()
         emptied += np.count_nonzero((first != FREE) & (first != UNKNOWN) & (last == FREE))
     assert emptied > 20, "nothing went away"
+    assert set_down > 2, "hardly anything was set down elsewhere"
 
 
 def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path, tiny):
@@ -106,6 +140,38 @@ def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path, tiny):
     before = first.stat().st_mtime_ns
     assert generate(tmp_path, "test", 2, frames=6, jobs=2, labels_only=True) == whole
     assert first.stat().st_mtime_ns == before, "a complete scene was made again"
+
+
+def test_what_is_missing_or_damaged_is_made_again(tmp_path, tiny):
+    _, whole = tiny
+    generate(tmp_path, "test", 2, frames=6, jobs=1, labels_only=True)
+    Layout(tmp_path).gathered("synth_test_0001", 3).unlink()
+    (tmp_path / "synthrooms" / "synth_test_0000.json").write_text("{")
+    assert generate(tmp_path, "test", 2, frames=6, jobs=1, labels_only=True) == labels_hash(tmp_path, "test") == whole
+
+
+def test_files_that_contradict_each_other_are_named(tmp_path):
+    generate(tmp_path, "test", 1, frames=2, jobs=1, labels_only=True)
+    path = Layout(tmp_path).gathered("synth_test_0000", 1)
+    content = read_pickle(path)
+    content["target_1_4"][...] = FLOOR
+    write_pickle(path, content)
+    with pytest.raises(ValueError, match="00001.pkl and .* hold different labels"):
+        labels_hash(tmp_path, "test")
+
+
+def test_another_split_that_was_made_meanwhile_stays_in_the_index(tmp_path, monkeypatch):
+    make_all = module._make_all
+
+    def with_another(out, split, *rest):
+        make_all(out, split, *rest)
+        if split == "test":
+            generate(out, "val", 1, frames=2, jobs=1, labels_only=True)
+
+    monkeypatch.setattr(module, "_make_all", with_another)
+    generate(tmp_path, "test", 1, frames=2, jobs=1, labels_only=True)
+    splits = json.loads((tmp_path / "synthrooms.json").read_text())["splits"]
+    assert {name: entry["scenes"] for name, entry in splits.items()} == {"test": 1, "val": 1}
 
 
 def test_other_options_need_another_folder(tiny):
@@ -121,10 +187,23 @@ def test_another_seed_is_another_room():
 
 def test_labels_are_the_frozen_ones(tmp_path):
     assert FROZEN["format_version"] == FORMAT_VERSION
+    assert FROZEN["first_two_scenes"].keys() == set(SPLITS)
     for split, expected in FROZEN["first_two_scenes"].items():
         assert generate(tmp_path, split, 2, jobs=2, labels_only=True) == expected, (
             f"the labels of {split} differ from the frozen ones: restore them, or raise FORMAT_VERSION"
         )
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_labels_of_the_variants_are_the_frozen_ones(tmp_path, name):
+    assert FROZEN["variants"].keys() == set(VARIANTS)
+    assert generate(tmp_path, "val", 1, jobs=1, labels_only=True, **VARIANTS[name]) == FROZEN["variants"][name]
+
+
+def test_the_documents_name_the_published_hashes():
+    document = (Path(__file__).resolve().parents[1] / "docs" / "synthrooms.md").read_text()
+    for split, expected in PUBLISHED_LABELS.items():
+        assert re.fullmatch("[0-9a-f]{64}", expected) and f"| {split} | `{expected}` |" in document
 
 
 @pytest.mark.skipif(rendering.available() is not None, reason=str(rendering.available()))

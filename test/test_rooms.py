@@ -141,7 +141,7 @@ def test_the_building_is_closed(seed):
     """Air from the rooms does not get out: walls, panes, shut doors, floor and ceiling leave no hole."""
     solids = [solid.moved(scene(seed).world_from_room) for solid in structure(seed)]
     grid = truth.scene_grid(solids)
-    labels, _ = truth.voxelise(solids, grid)
+    labels = truth.Occupants(solids, grid).labels(grid)
     free = np.pad(labels == 0, 1, constant_values=True)
     outside = np.zeros_like(free)
     outside[0] = True

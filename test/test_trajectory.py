@@ -129,7 +129,7 @@ def test_ways_lead_round_what_stands_between():
 def test_a_walking_figure_keeps_away_from_camera_and_furniture(frames):
     scene = room(box(TABLE, LOOK, (1.6, 2.4), (1.1, 1.9), (0, 0.7)), size=(5.0, 4.0))
     shot = shoot(scene, np.random.default_rng(1), frames=frames, loop=frames > 100)
-    walking = actors.add_walker(scene, np.random.default_rng(2), frames, shot.poses)
+    walking = actors.add_walker(scene, np.random.default_rng(2), frames, shot.poses, film=frames > 100)
     (figure,) = walking.actors
     camera = in_room(scene, shot.poses)
     places = [figure.placement(frame) for frame in range(frames)]
@@ -172,5 +172,5 @@ def test_moved_things_go_elsewhere_or_away_and_collide_with_nothing():
 
 def test_a_scene_with_nothing_to_move_says_so():
     scene = room()
-    with pytest.raises(ValueError, match="nothing in the scene can be moved"):
+    with pytest.raises(ValueError, match="fewer than two things in the scene can be moved"):
         actors.move_things(scene, np.random.default_rng(0), 30, shoot(scene, np.random.default_rng(0)).poses)

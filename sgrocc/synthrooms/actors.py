@@ -16,16 +16,19 @@ from sgrocc.synthrooms.walkable import CELL_M, Floor, far_apart, largest_region,
 #: A walking figure stays this far from the camera, and a moved thing's border this far from where the camera will be.
 _FROM_CAMERA_M = 0.8
 _MOVED_FROM_CAMERA_M = 0.4
+_MOVED_BY_M = 3.0
 #: Metres from one frame to the next: sparse frames lie about a second apart, those of a film a tenth.
 _STRIDE_M = 0.45
 _FILM_STRIDE_M = 0.07
-_FILM_FRAMES = 100
 _BODY_RADIUS_M = 0.3
 _EVER = 10**9
 
 
-def add_walker(scene: Scene, rng: np.random.Generator, frames: int, camera_poses: Sequence[Pose]) -> Scene:
-    """The scene with a person who walks about in it. camera_poses: camera to world, one per frame.
+def add_walker(
+    scene: Scene, rng: np.random.Generator, frames: int, camera_poses: Sequence[Pose], film: bool = False
+) -> Scene:
+    """The scene with a person who walks about in it. camera_poses: camera to world, one per frame; film: they lie a
+    tenth of a second apart.
 
     Raises ValueError where the furniture leaves a person no room.
     """
@@ -41,7 +44,7 @@ def add_walker(scene: Scene, rng: np.random.Generator, frames: int, camera_poses
         corners += way(free, a, b)[1:] if a != b else []
     if len(corners) < 2:
         raise ValueError("the furniture leaves a person no way to walk: use another layout")
-    stride = _STRIDE_M if frames < _FILM_FRAMES else _FILM_STRIDE_M
+    stride = _FILM_STRIDE_M if film else _STRIDE_M
     path = rounded(floor, free, floor.centres(np.array(corners)), spacing_m=stride / 4)
     cameras = _in_room(scene, camera_poses)
     at = _keeping_away(path, cameras, step=4)
@@ -108,10 +111,10 @@ def move_things(scene: Scene, rng: np.random.Generator, frames: int, camera_pose
     """The scene with two to four of its movable pieces as actors: each is set down elsewhere, or carried away, at some
     frame of the middle half. camera_poses: camera to world, one per frame.
 
-    Raises ValueError where nothing in the scene can be moved.
+    Raises ValueError where fewer than two things in the scene can be moved.
     """
-    if not scene.movable:
-        raise ValueError("nothing in the scene can be moved: use another layout")
+    if len(scene.movable) < 2:
+        raise ValueError("fewer than two things in the scene can be moved: use another layout")
     cameras = _in_room(scene, camera_poses)
     order = rng.permutation(len(scene.movable))
     pieces = [scene.movable[int(i)] for i in order[: int(rng.integers(2, 5))]]
@@ -143,7 +146,7 @@ def _new_place(
     high: np.ndarray,
     cameras: np.ndarray,
 ) -> Pose | None:
-    """Somewhere within two metres where a thing stands free and never where the camera comes; None where there is
+    """Somewhere within three metres where a thing stands free and never where the camera comes; None where there is
     nowhere.
     """
     radius = float(np.sqrt(((high - low)[:2] ** 2).sum())) / 2
@@ -152,12 +155,15 @@ def _new_place(
     poses = [(actor, pose) for actor in others for pose in (actor.placement(0), actor.placement(_EVER)) if pose]
     placed = [solid.moved(pose) for actor, pose in poses for solid in actor.solids]
     free = floor.clear(0.08, max(0.2, float(high[2])), radius + 0.05, (*scene.solids, *placed))
-    for _ in range(40):
-        x, y = (round(float(middle[i]) + span(rng, -2.0, 2.0), 3) for i in range(2))
-        near = ((cameras[:, :2] - [x, y]) ** 2).sum(axis=1) < (radius + _MOVED_FROM_CAMERA_M) ** 2
-        if not near.any() and floor.holds(free, np.array([[x, y]]))[0]:
-            return heading(span(rng, -3.0, 3.0), x, y)
-    return None
+    places = np.round(floor.centres(np.argwhere(free)), 3)
+    within = ((places - middle[:2]) ** 2).sum(axis=1) < _MOVED_BY_M**2
+    for camera in cameras[:, :2]:
+        within &= ((places - camera) ** 2).sum(axis=1) >= (radius + _MOVED_FROM_CAMERA_M) ** 2
+    places = places[within]
+    if not len(places):
+        return None
+    x, y = places[int(rng.integers(len(places)))]
+    return heading(span(rng, -3.0, 3.0), float(x), float(y))
 
 
 def _in_room(scene: Scene, camera_poses: Sequence[Pose]) -> np.ndarray:

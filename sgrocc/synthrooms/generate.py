@@ -16,7 +16,8 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sgrocc.datasets.embodied_occscannet import EmbodiedOccScanNet
-from sgrocc.datasets.layout import write_frame, write_global, write_split, write_stream
+from sgrocc.datasets.layout import Layout, write_frame, write_global, write_split, write_stream
+from sgrocc.datasets.occscannet import OccScanNet
 from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
 from sgrocc.synthrooms import actors, truth
 from sgrocc.synthrooms.rooms import build_scene
@@ -37,8 +38,10 @@ DYNAMICS = ("none", "walker", "moved")
 
 # The streams of random numbers of a scene: what is drawn from one never shifts another.
 _SCENE, _TRAJECTORY, _APPEARANCE, _ACTORS = range(4)
-#: Not every layout leaves room to walk; the next one is tried, so many times.
+#: Not every layout can be built and leaves room to walk; the next one is tried, so many times.
 _ATTEMPTS = 20
+#: A film of fewer frames is too short to come back to where it began.
+_LEAST_LOOP = 300
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Options:
             raise ValueError(f"there is no variant {self.dynamic!r}: use one of {', '.join(DYNAMICS)}")
         if self.seed < 0 or self.frames < 1:
             raise ValueError(f"seed {self.seed} or {self.frames} frames make no sense: use a seed >= 0 and frames >= 1")
+        if self.loop and self.frames < _LEAST_LOOP:
+            raise ValueError(f"{self.frames} frames are too few for a loop: use at least {_LEAST_LOOP}")
 
     def scene_name(self, split: str, number: int) -> str:
         variant = "" if self.dynamic == "none" else f"_{self.dynamic}"
@@ -98,11 +103,11 @@ class MadeScene:
 
 
 def make_scene(split: str, number: int, options: Options = Options()) -> MadeScene:  # noqa: B008 (frozen)
-    """The scene `number` of a split. Raises ValueError where no layout of it leaves room to walk."""
+    """The scene `number` of a split. Raises ValueError where no layout of it can be built and walked through."""
     name = options.scene_name(split, number)
     for attempt in range(_ATTEMPTS):
-        scene = build_scene(_rng(options, split, number, _SCENE, attempt))
         try:
+            scene = build_scene(_rng(options, split, number, _SCENE, attempt))
             shot = shoot(scene, _rng(options, split, number, _TRAJECTORY, attempt), options.frames, options.loop)
             scene = _with_actors(scene, shot, _rng(options, split, number, _ACTORS, attempt), options)
         except ValueError as error:
@@ -119,7 +124,7 @@ def _rng(options: Options, split: str, number: int, stage: int, attempt: int = 0
 
 def _with_actors(scene: Scene, shot: Shot, rng: np.random.Generator, options: Options) -> Scene:
     if options.dynamic == "walker":
-        return actors.add_walker(scene, rng, options.frames, shot.poses)
+        return actors.add_walker(scene, rng, options.frames, shot.poses, options.loop)
     if options.dynamic == "moved":
         return actors.move_things(scene, rng, options.frames, shot.poses)
     return scene
@@ -194,26 +199,34 @@ def generate(
 
     names = [options.scene_name(split, number) for number in range(scenes)]
     markers = [_read_marker(out, name) for name in names]
-    missing = [number for number, marker in enumerate(markers) if not _complete(marker, options, labels_only)]
-    index["splits"][split] = {"options": asdict(options), "scenes": 0, "labels_sha256": None}
-    _write_json(out / "synthrooms.json", index)
+    missing = [
+        number
+        for number, (name, marker) in enumerate(zip(names, markers, strict=True))
+        if not _complete(out, split, name, marker, options, labels_only)
+    ]
+    _enter(out, split, {"options": asdict(options), "scenes": 0, "labels_sha256": None})
     _make_all(out, split, missing, options, labels_only, jobs or os.cpu_count() or 1)
 
-    digests = [_read_marker(out, name)["labels_sha256"] for name in names]
+    digests = [(_read_marker(out, name) or {}).get("labels_sha256", "") for name in names]
     write_split(out, split, "local", [(name, frame) for name in names for frame in range(frames)])
     write_split(out, split, "embodied", names)
     total = _digest_of_split(digests)
-    index["splits"][split] |= {"scenes": scenes, "labels_sha256": total}
-    _write_json(out / "synthrooms.json", index)
+    _enter(out, split, {"options": asdict(options), "scenes": scenes, "labels_sha256": total})
     return total
 
 
 def labels_hash(out: str | Path, split: str) -> str:
-    """The hash of a split's labels, masks, poses and intrinsics, computed again from its files."""
+    """The hash of a split's labels, masks, poses and intrinsics, computed again from its files.
+
+    Raises ValueError where a file is missing or bad, and where a frame has other labels in the two tasks.
+    """
     digests = []
+    local = iter(OccScanNet(out, split))
     for scene in EmbodiedOccScanNet(out, split):
         digest = _Digest(scene.frames[0].camera, scene.grid, scene.labels)
-        for frame in scene.frames:
+        for frame, same in zip(scene.frames, local):  # noqa: B905 (of the frames, the local task has more)
+            if (frame.scene, frame.frame) != (same.scene, same.frame) or (frame.labels != same.labels).any():
+                raise ValueError(f"{same.label_path} and {frame.label_path} hold different labels: make them again")
             digest.add(frame.pose, frame.grid, frame.labels, frame.mask, frame.global_labels())
         digests.append(digest.hexdigest())
     return _digest_of_split(digests)
@@ -257,6 +270,7 @@ def _start_worker(done) -> None:
 
 def _make_one(out: Path, split: str, number: int, options: Options, labels_only: bool) -> None:
     """Make one scene and write all its files; its marker comes last, so what has one is complete."""
+    _marker_path(out, options.scene_name(split, number)).unlink(missing_ok=True)
     made = make_scene(split, number, options)
     camera, last = made.shot.camera, made.labels
     digest = _Digest(camera, made.grid, last)
@@ -344,13 +358,18 @@ def _digest_of_split(digests: list[str]) -> str:
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def _complete(marker: dict | None, options: Options, labels_only: bool) -> bool:
-    return (
-        marker is not None
-        and marker["version"] == FORMAT_VERSION
-        and marker["options"] == asdict(options)
-        and (marker["images"] or labels_only)
-    )
+def _complete(out: Path, split: str, name: str, marker: dict | None, options: Options, labels_only: bool) -> bool:
+    """Whether a scene was made with these options and all its files are there."""
+    if marker is None or (marker.get("version"), marker.get("options")) != (FORMAT_VERSION, asdict(options)):
+        return False
+    if not (marker.get("images") or labels_only) or "labels_sha256" not in marker:
+        return False
+    layout = Layout(out)
+    files = [layout.global_package(name)]
+    for frame in range(options.frames):
+        files += [layout.gathered(name, frame), layout.stream(split, name, frame)]
+        files += [layout.image(name, frame), layout.depth(name, frame)] if marker["images"] else []
+    return all(path.is_file() for path in files)
 
 
 def _marker_path(out: Path, name: str) -> Path:
@@ -358,8 +377,12 @@ def _marker_path(out: Path, name: str) -> Path:
 
 
 def _read_marker(out: Path, name: str) -> dict | None:
-    path = _marker_path(out, name)
-    return json.loads(path.read_text()) if path.exists() else None
+    """What is known of a scene that was made; None where nothing is, or the file is damaged."""
+    try:
+        marker = json.loads(_marker_path(out, name).read_text())
+    except (OSError, ValueError):
+        return None
+    return marker if isinstance(marker, dict) else None
 
 
 def _read_index(out: Path) -> dict:
@@ -373,6 +396,13 @@ def _read_index(out: Path) -> dict:
             "choose another folder"
         )
     return index
+
+
+def _enter(out: Path, split: str, entry: dict) -> None:
+    """Put a split into the index of a folder, beside what others have put there meanwhile."""
+    index = _read_index(out)
+    index["splits"][split] = entry
+    _write_json(out / "synthrooms.json", index)
 
 
 def _write_json(path: Path, content: dict) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sgrocc.geometry import Pose
-from sgrocc.synthrooms.floor_plan import FloorPlan, Opening, Room, Side, without
+from sgrocc.synthrooms.floor_plan import LINING_M, FloorPlan, Opening, Room, Side, without
 from sgrocc.synthrooms.furniture_parts import chance, pick, span
 from sgrocc.synthrooms.scene import Item, Solid, heading
 
@@ -338,7 +338,7 @@ class _Walk:
                 across = side.at + side.inward * depth
                 doors.append((middle, across) if side.axis == 0 else (across, middle))
             if opening.kind == "doorway":
-                rectangles.append(side.strip(opening.low + 0.02, opening.high - 0.02, -plan.wall_m))
+                rectangles.append(side.strip(opening.low + LINING_M, opening.high - LINING_M, -plan.wall_m))
         self._origin = np.min(rectangles, axis=0)[:2]
         size = np.max(rectangles, axis=0)[2:] - self._origin
         fine = _RASTER_M / 5

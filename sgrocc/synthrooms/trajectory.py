@@ -64,7 +64,7 @@ def shoot(
 ) -> Shot:
     """Plan a walk of `frames` frames through a scene; with `loop` a film at 10 Hz that ends where it began.
 
-    Raises ValueError where the scene has too little free floor for a camera.
+    Raises ValueError where the scene has too little free floor for a camera, or a loop is too short to come back.
     """
     camera = _camera(rng, width, height)
     carrier = _carrier(rng)
@@ -129,6 +129,8 @@ def _walk(rng: np.random.Generator, floor: Floor, free: np.ndarray, frames: int,
         at = np.round(np.concatenate([[0.0], np.cumsum(lengths)]), 6)
         if at[-1] <= farthest_m:
             break
+    if loop and at[-1] > farthest_m:
+        raise ValueError(f"the way there and back is longer than {farthest_m:.0f} m: use more frames")
     reach = min(float(at[-1]), farthest_m)
     where = np.linspace(0.0, reach, frames)
     return np.round(np.stack([np.interp(where, at, path[:, i]) for i in range(2)], axis=1), 6)

@@ -39,7 +39,8 @@ def scene_grid(solids: Iterable[Solid]) -> VoxelGrid:
 class Occupants:
     """Who fills a grid: per occupied voxel the piece and label with the most of its 4 x 4 x 4 samples (2 cm apart).
 
-    One sample inside a solid makes its voxel occupied. Where two fill a voxel equally the lower piece has it.
+    One sample inside a solid makes its voxel occupied, and a sample inside several solids of a piece counts once. Where
+    two fill a voxel equally the lower piece has it.
     voxels: (M,) int64 flat indices, ascending; counts: (M,) int64 samples of the winner; keys: (M,) int64,
     piece * 12 + label.
     """
@@ -50,17 +51,19 @@ class Occupants:
             self.voxels = self.counts = self.keys = np.zeros(0, np.int64)
             return
         voxels = np.concatenate([voxels for voxels, _ in found])
-        counts = np.concatenate([counts for _, counts in found])
+        samples = np.concatenate([samples for _, samples in found])
         of_solid = [np.full(len(v), s.piece * _LABELS + s.label) for s, (v, _) in zip(solids, found, strict=True)]
-        self._settle(voxels, counts, np.concatenate(of_solid))
-
-    def _settle(self, voxels: np.ndarray, counts: np.ndarray, keys: np.ndarray) -> None:
+        keys = np.concatenate(of_solid)
         # Solids of one piece and label count together.
         order = np.lexsort((keys, voxels))
-        voxels, counts, keys = voxels[order], counts[order], keys[order]
+        voxels, samples, keys = voxels[order], samples[order], keys[order]
         starts = _starts(voxels, keys)
-        voxels, keys = voxels[starts], keys[starts]
-        counts = np.add.reduceat(counts, starts) if len(starts) else counts
+        if len(starts):
+            samples = np.bitwise_or.reduceat(samples, starts)
+        counts = np.unpackbits(samples.view(np.uint8)).reshape(-1, _SAMPLES**3).sum(axis=1, dtype=np.int64)
+        self._settle(voxels[starts], counts, keys[starts])
+
+    def _settle(self, voxels: np.ndarray, counts: np.ndarray, keys: np.ndarray) -> None:
         # The most samples first, then the lowest piece; the first of each voxel wins.
         order = np.lexsort((keys, -counts, voxels))
         first = order[_starts(voxels[order])]
@@ -88,19 +91,13 @@ class Occupants:
 _NO_GRID = VoxelGrid(np.zeros(3), (0, 0, 0), VOXEL_M)
 
 
-def voxelise(solids: Sequence[Solid], grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
-    """(X, Y, Z) uint8 labels, 0 where free, and (X, Y, Z) int32 pieces, -1 where free, of filled solids."""
-    occupants = Occupants(solids, grid)
-    return occupants.labels(grid), occupants.pieces(grid)
-
-
 def _samples_inside(solid: Solid, grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
-    """Flat indices of the voxels that hold a part of a solid, and how many of their 64 samples lie in it."""
+    """Flat indices of the voxels that hold a part of a solid, and which of their samples it holds, as bits of uint64."""
     low, high = solid.bounds()
     first = np.maximum(grid.index_of(low), 0)
     last = np.minimum(grid.index_of(high), np.array(grid.shape) - 1)
     if (last < first).any():
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return np.zeros(0, np.int64), np.zeros(0, np.uint64)
     spans = [np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]
     indices = np.stack(np.meshgrid(*spans, indexing="ij"), axis=-1).reshape(-1, 3)
     centres = grid.centre_of(indices)
@@ -109,11 +106,11 @@ def _samples_inside(solid: Solid, grid: VoxelGrid) -> tuple[np.ndarray, np.ndarr
     indices, centres = indices[near], centres[near]
     ticks = ((np.arange(_SAMPLES) + 0.5) / _SAMPLES - 0.5) * grid.resolution
     offsets = np.stack(np.meshgrid(ticks, ticks, ticks, indexing="ij"), axis=-1).reshape(-1, 3)
-    counts = np.count_nonzero(solid.distance(centres[:, None] + offsets) <= 0, axis=1)
-    hit = counts > 0
+    inside = solid.distance(centres[:, None] + offsets) <= 0
+    hit = inside.any(axis=1)
     _, ny, nz = grid.shape
     x, y, z = indices[hit].T
-    return (x * ny + y) * nz + z, counts[hit].astype(np.int64)
+    return (x * ny + y) * nz + z, np.packbits(inside[hit], axis=1).view(np.uint64)[:, 0]
 
 
 def _starts(*keys: np.ndarray) -> np.ndarray:
