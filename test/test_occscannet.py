@@ -383,6 +383,21 @@ def test_nothing_in_a_pickle_is_executed(tmp_path, name):
     assert caught.value.reason == "unsafe" and not marker.exists() and str(path) in str(caught.value)
 
 
+def test_a_small_pickle_cannot_ask_for_endless_work_or_memory(tmp_path):
+    nested = [1]
+    for _ in range(60):
+        nested = [nested, nested]  # 2 ** 60 numbers, were each of them visited
+    path = tmp_path / "file.pkl"
+    path.write_bytes(pickle.dumps({"img": nested}))
+    assert list(read_pickle(path)) == ["img"]
+    for kind in (bytes, bytearray):
+        path.write_bytes(pickle.dumps({"img": Call(kind, 2**40)}))
+        with pytest.raises(BadFile, match="damaged"):
+            read_pickle(path)
+        path.write_bytes(pickle.dumps({"img": Call(kind, b"abc")}))
+        assert read_pickle(path) == {"img": b"abc"}
+
+
 class CraftedDtype:
     """Calls bytes an array of objects: numpy would follow them as addresses."""
 

@@ -16,6 +16,7 @@ from sgrocc.datasets.embodied_occscannet import read_scene
 from sgrocc.datasets.layout import KINDS, Layout, read_split
 from sgrocc.datasets.occscannet import read_frame
 from sgrocc.datasets.pickles import BadFile
+from sgrocc.evaluation.protocols import seen_by
 from sgrocc.labels import CLASS_LABELS, CLASS_NAMES, FREE, UNKNOWN, name_of
 
 #: Voxels per label in the local grids of Occ-ScanNet, train and test, as the authors of EmbodiedOcc count them.
@@ -35,6 +36,8 @@ REAL_VOXELS = {
     "objects": 9871618,
 }
 _LABELS = (UNKNOWN, FREE, *CLASS_LABELS)
+#: What is hidden is looked at in one frame of so many.
+_OCCLUSION_EVERY = 10
 #: So many bad files are shown one by one; all of them go into the JSON.
 _SHOWN = 20
 
@@ -70,7 +73,9 @@ def check(root: str | Path | Layout, split: str, mini: bool = False) -> dict:
 
     scenes, frames: that can be used; listed: lines of the list; problems: how many files are missing, damaged, unsafe
     or malformed; bad_files: a sentence on each; voxels: how many have each label (of all local grids, or of the
-    scenes); embodied also mean_size_m and in_view, the share of the scenes' voxels that some frame has in view.
+    scenes). local also: occluded, the shares of the `known` and of the `occupied` voxels of a frame's grid that the
+    frame does not see (None without depth). embodied also: mean_size_m and in_view, the share of the scenes' voxels
+    that some frame has in view.
     """
     layout = Layout(root)
     checks: dict[str, Callable] = {"local": _check_frames, "embodied": _check_scenes}
@@ -96,17 +101,25 @@ def _check_frames(layout: Layout, entries, problems: list[BadFile]) -> dict:
     scenes: set[str] = set()
     frames = 0
     voxels = np.zeros(256, np.int64)
-    for _, name, stem in entries:
+    hidden, looked_at = np.zeros(2, np.int64), np.zeros(2, np.int64)  # known, occupied
+    for number, (_, name, stem) in enumerate(entries):
         try:
             frame = read_frame(layout, name, stem)
             frame.verify()
-            voxels += np.bincount(frame.labels.reshape(-1), minlength=256)
+            labels = frame.labels
+            if number % _OCCLUSION_EVERY == 0 and frame.depth_path is not None:
+                subsets = [labels != UNKNOWN, (labels != UNKNOWN) & (labels != FREE)]
+                seen = seen_by(frame, frame.grid)
+                hidden += [np.count_nonzero(subset & ~seen) for subset in subsets]
+                looked_at += [np.count_nonzero(subset) for subset in subsets]
+            voxels += np.bincount(labels.reshape(-1), minlength=256)
         except BadFile as problem:
             problems.append(problem)
             continue
         scenes.add(name)
         frames += 1
-    return {"scenes": len(scenes), "frames": frames, "voxels": _named(voxels)}
+    occluded = {name: h / n if n else None for name, h, n in zip(("known", "occupied"), hidden.tolist(), looked_at)}
+    return {"scenes": len(scenes), "frames": frames, "occluded": occluded, "voxels": _named(voxels)}
 
 
 def _check_scenes(layout: Layout, entries, problems: list[BadFile]) -> dict:
@@ -171,6 +184,9 @@ def print_check(result: dict, console: Console | None = None) -> None:
         what = "frames" if kind == "local" else "scenes"
         line = f"{title}, {kind}: {part[what]} of {part['listed']} {what} can be used"
         line += f", of {part['scenes']} scenes" if kind == "local" else f", {part['frames']} frames"
+        if kind == "local" and part["occluded"]["occupied"] is not None:
+            known, occupied = (part["occluded"][name] for name in ("known", "occupied"))
+            line += f"; a frame does not see {known:.0%} of the known and {occupied:.0%} of the occupied voxels"
         if kind == "embodied" and part["scenes"]:
             size = " x ".join(f"{length:g}" for length in part["mean_size_m"])
             line += f"; mean size {size} m, {part['in_view']:.0%} of it in some frame's view"

@@ -108,14 +108,16 @@ class EmbodiedOccScanNet(Sequence[EmbodiedScene]):
     def _verify(self, entry: tuple[str, str, str], of_frames: list[BadFile]) -> None:
         split, name, _ = entry
         bad: dict[str, BadFile] = {}
-        scene = read_scene(self.layout, split, name, bad=bad)
-        for frame in scene.frames:
-            try:
-                frame.verify()
-            except BadFile as problem:
-                bad[_stem_of(frame)] = problem
+        try:
+            scene = read_scene(self.layout, split, name, bad=bad)
+            for frame in scene.frames:
+                try:
+                    frame.verify()
+                except BadFile as problem:
+                    bad[_stem_of(frame)] = problem
+        finally:
+            of_frames += bad.values()
         self._bad_frames[name] = set(bad)
-        of_frames += bad.values()
         if len(bad) and not set(map(_stem_of, scene.frames)) - set(bad):
             raise BadFile(self.layout.global_package(name), "malformed", "none of the frames of the scene can be read")
 

@@ -74,7 +74,7 @@ def _unpacked(path: Path) -> io.BytesIO:
 _DTYPE = re.compile(r"([biufc])(\d{1,2})|([SU])(\d{1,6})")
 _ARRAY_TYPE = "numpy.ndarray"
 _PLAIN_TYPES = (bool, int, float, complex, str, bytes, bytearray, np.generic, np.ndarray)
-_BUILTINS = {kind.__name__: kind for kind in (list, dict, tuple, set, frozenset, bytes, bytearray)}
+_BUILTINS = {kind.__name__: kind for kind in (list, dict, tuple, set, frozenset)}
 
 
 class _Dtype:
@@ -126,6 +126,10 @@ class _Reader(pickle.Unpickler):
     def _encode(self, text, _):
         return text.encode("latin1")
 
+    def _bytes(self, content=b"", *_):
+        # Not bytes itself: of a number it makes that many zeros.
+        return content.encode("latin1") if isinstance(content, str) else bytes(memoryview(content))
+
     def find_class(self, module: str, name: str):
         within = module.replace("numpy._core", "numpy.core")
         stand_ins = {
@@ -135,6 +139,10 @@ class _Reader(pickle.Unpickler):
             ("numpy.core.multiarray", "scalar"): self._scalar,
             ("numpy.core.numeric", "_frombuffer"): self._frombuffer,
             ("_codecs", "encode"): self._encode,
+            ("builtins", "bytes"): self._bytes,
+            ("builtins", "bytearray"): self._bytes,
+            ("__builtin__", "bytes"): self._bytes,
+            ("__builtin__", "bytearray"): self._bytes,
         }
         if (within, name) in stand_ins:
             return stand_ins[within, name]
@@ -148,14 +156,21 @@ class _Reader(pickle.Unpickler):
         )
 
 
-def _plain(value):
+def _plain(value, done: dict[int, object] | None = None):
     """The value with real arrays in place of the stand-ins; raises ValueError where it is no plain value."""
+    # What occurs several times is looked at once, or lists in lists in lists would never end.
+    done = {} if done is None else done
+    if id(value) in done:
+        return done[id(value)]
     if isinstance(value, _Array):
-        return value.array
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return type(value)(map(_plain, value))
-    if value is None or isinstance(value, _PLAIN_TYPES):
+        plain = value.array
+    elif isinstance(value, dict):
+        plain = {_plain(key, done): _plain(item, done) for key, item in value.items()}
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        plain = type(value)(_plain(item, done) for item in value)
+    elif value is None or isinstance(value, _PLAIN_TYPES):
         return value
-    raise ValueError(f"a {type(value).__name__} is no value")
+    else:
+        raise ValueError(f"a {type(value).__name__} is no value")
+    done[id(value)] = plain
+    return plain

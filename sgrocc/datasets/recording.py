@@ -27,7 +27,7 @@ def write_recording(
 
     depth: "true" as the scene has it, or "sensor" with the faults of an RGB-D sensor. The truth is what the embodied
     protocol scores after the last of the frames: the scene's labels then, unknown where no mask of them reaches.
-    Raises ValueError where `out` exists, there are no frames or the intrinsics change.
+    Raises ValueError where `out` exists, there are no frames, they have no images, or the intrinsics change.
     """
     out = Path(out)
     if out.exists():
@@ -36,12 +36,16 @@ def write_recording(
         raise ValueError(f"a rate of {rate_hz} frames a second makes no sense: use a number above zero")
     if depth not in ("true", "sensor"):
         raise ValueError(f"there is no depth {depth!r}: use true or sensor")
+    if frames.start is not None and frames.start < 0:
+        raise ValueError(f"there is no frame {frames.start}: begin with 0 or later")
     chosen = list(scene.frames)[frames]
     if not chosen:
         raise ValueError(f"none of the {len(scene.frames)} frames of {scene.name} was chosen: choose others")
     camera = chosen[0].camera
     if any(frame.camera != camera for frame in chosen):
         raise ValueError(f"the intrinsics change within {scene.name}: a recording has one camera, choose another scene")
+    if any(path is None for frame in chosen for path in (frame.image_path, frame.depth_path)):
+        raise ValueError(f"{scene.name} was made without images: generate it with images")
     truth = embodied_truth(scene, chosen, frame_id)
 
     unfinished = out.with_name(f".{out.name}.part")

@@ -57,7 +57,7 @@ def contact_sheet(scene: EmbodiedScene) -> Image.Image:
 
 
 def _frame_tiles(scene: EmbodiedScene, frame: EmbodiedFrame) -> list[Image.Image]:
-    """Image, depth and labels of one frame as tiles; grey where a file is missing."""
+    """Image, depth and labels of one frame as tiles."""
     depth = frame.depth()
     near = np.clip(1.0 - depth / _FARTHEST_M, 0.0, 1.0)
     shaded = np.where((depth > 0)[..., None], near[..., None] * [255, 220, 160], [90, 0, 90]).astype(np.uint8)

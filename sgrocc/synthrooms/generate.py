@@ -232,6 +232,24 @@ def labels_hash(out: str | Path, split: str) -> str:
     return _digest_of_split(digests)
 
 
+def check_labels(out: str | Path, split: str) -> str:
+    """A sentence on the labels of a split: their hash, computed again from the files, is the one that its index names.
+
+    Raises ValueError where it is not, or where the index does not know the split.
+    """
+    entry = _read_index(Path(out))["splits"].get(split)
+    if not entry or not entry["labels_sha256"]:
+        raise ValueError(f"the making of {split} in {out} was not finished: run sgrocc synth again")
+    found = labels_hash(out, split)
+    if found != entry["labels_sha256"]:
+        raise ValueError(
+            f"the labels of {split} in {out} have the hash {found} instead of {entry['labels_sha256']}: they were "
+            "changed, delete them and run sgrocc synth again"
+        )
+    published = ", as published" if found == PUBLISHED_LABELS[split] else ""
+    return f"{split}: SHA-256 of the labels {found}{published}"
+
+
 def _make_all(out: Path, split: str, numbers: list[int], options: Options, labels_only: bool, jobs: int) -> None:
     """Make scenes in `jobs` processes, and show how far they are."""
     if not numbers:

@@ -92,7 +92,7 @@ _NO_GRID = VoxelGrid(np.zeros(3), (0, 0, 0), VOXEL_M)
 
 
 def _samples_inside(solid: Solid, grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
-    """Flat indices of the voxels that hold a part of a solid, and which of their samples it holds, as bits of uint64."""
+    """Flat indices of the voxels that hold a part of a solid, and as bits of uint64 which of their samples it holds."""
     low, high = solid.bounds()
     first = np.maximum(grid.index_of(low), 0)
     last = np.minimum(grid.index_of(high), np.array(grid.shape) - 1)
