@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.progress import track
 
-from sgrocc.evaluation.metrics import Counts, visible_voxels
+from sgrocc.evaluation.metrics import Counts, visible_voxels, voxels_in_image
 from sgrocc.evaluation.octomap_baseline import OctomapBaseline
 from sgrocc.evaluation.predictors import (
     MAX_DEPTH_M,
@@ -33,7 +33,7 @@ from sgrocc.evaluation.predictors import (
 from sgrocc.evaluation.protocols import LocalPrediction
 from sgrocc.experts import Expert, Prediction
 from sgrocc.experts.geometric import GeometricExpert
-from sgrocc.geometry import Pose, VoxelGrid
+from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
 from sgrocc.labels import FREE, GENERIC, NUM_CLASSES, UNKNOWN, most_likely_class
 from sgrocc.splatting import class_probabilities
 
@@ -46,11 +46,10 @@ if TYPE_CHECKING:
 _LOCAL = ("class_prior", "octomap", "octomap_fill", "octomap_unknown_occupied")
 NAMES = {"local": _LOCAL, "embodied": (*_LOCAL, "splicing", "voxel_averaging")}
 
-#: Depth of the fill of octomap_fill, in voxels: the best on the validation split of SynthRooms (`tune_fill`).
-FILL_VOXELS = {"local": 16, "embodied": 16}
-#: The mean probability of being occupied from which voxel_averaging takes a voxel to be occupied, chosen likewise
-#: (`tune_threshold`).
-AVERAGING_THRESHOLD = 0.5
+#: Chosen on the validation split of SynthRooms, see docs/benchmark.md: the depth of the fill of octomap_fill
+#: (`tune_fill`), and the mean probability from which voxel_averaging takes a voxel to be occupied (`tune_threshold`).
+FILL_VOXELS = 24
+AVERAGING_THRESHOLD = 0.05
 
 
 def make(
@@ -85,7 +84,7 @@ def make(
             raise ValueError(f"the baseline {name} needs depth: use --depth true or sensor, or give it a model")
         if isinstance(expert, GeometricExpert):
             expert = None  # it knows no classes
-        fill_voxels = {"octomap": 0, "octomap_fill": FILL_VOXELS[protocol], "octomap_unknown_occupied": EVERYTHING}
+        fill_voxels = {"octomap": 0, "octomap_fill": FILL_VOXELS, "octomap_unknown_occupied": EVERYTHING}
         chosen = OctomapLocal if protocol == "local" else OctomapEmbodied
         return chosen(depth, expert, fill_voxels[name])
     predict = _predict(load_expert(None, depth, expert or "geometric"), depth)
@@ -152,9 +151,9 @@ class _LabelledOctomap:
                 depth, camera = prediction.depth, prediction.camera
             if prediction.semantic:
                 self._votes.add(prediction, pose)
-        points = self._octomap.add(depth, camera, pose)
+        self._octomap.add(depth, camera, pose)
         if 0 < self._fill_voxels < EVERYTHING:
-            steps = steps_behind(points, pose, self._grid, self._fill_voxels)
+            steps = steps_behind(depth, camera, pose, self._grid, self._fill_voxels)
             np.minimum(self._behind, steps, out=self._behind)
 
     def labels(self, fill_voxels: int | None = None) -> np.ndarray:
@@ -169,20 +168,20 @@ class _LabelledOctomap:
         return labels
 
 
-def steps_behind(points: np.ndarray, camera_to_grid: Pose, grid: VoxelGrid, fill_voxels: int) -> np.ndarray:
-    """(X, Y, Z) uint8: how many voxels each voxel lies behind a seen surface, along the ray of the camera; 1 to
-    `fill_voxels`, 255 where none. points: (N, 3) on the surfaces, in the frame of `grid`."""
+def steps_behind(
+    depth: np.ndarray, camera: PinholeCamera, camera_to_grid: Pose, grid: VoxelGrid, fill_voxels: int
+) -> np.ndarray:
+    """(X, Y, Z) uint8: how many voxels each voxel's centre lies behind the depth of its pixel, along the ray; 1 to
+    `fill_voxels`, 255 where it is not behind, or further, or its pixel has no depth."""
+    depth = np.where((depth >= MIN_DEPTH_M) & (depth <= MAX_DEPTH_M), depth, np.inf)
+    reach_m = MAX_DEPTH_M + fill_voxels * grid.resolution
+    voxels, rows, columns, z = voxels_in_image(camera, camera_to_grid, grid, reach_m)
+    slant = np.sqrt(1 + ((columns - camera.cx) / camera.fx) ** 2 + ((rows - camera.cy) / camera.fy) ** 2)
+    behind = (z - depth[rows, columns]) * slant / grid.resolution
+    count = np.maximum(np.ceil(behind - 0.5), 1)
     steps = np.full(grid.shape, UNKNOWN, np.uint8)
-    indices = grid.index_of(points)
-    indices = indices[grid.contains(indices)]
-    hit = np.unique(np.ravel_multi_index(tuple(indices.T), grid.shape))
-    centres = grid.centre_of(np.stack(np.unravel_index(hit, grid.shape), axis=-1))
-    rays = centres - camera_to_grid.translation
-    rays *= grid.resolution / np.maximum(np.linalg.norm(rays, axis=1, keepdims=True), 1e-9)
-    for half_steps in range(1, 2 * fill_voxels + 1):
-        reached = grid.index_of(centres + 0.5 * half_steps * rays)
-        reached = tuple(reached[grid.contains(reached)].T)
-        steps[reached] = np.minimum(steps[reached], (half_steps + 1) // 2)
+    filled = (behind > 0) & (count <= fill_voxels)
+    steps.reshape(-1)[voxels[filled]] = count[filled]
     return steps
 
 

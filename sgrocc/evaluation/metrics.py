@@ -161,7 +161,8 @@ def visible_voxels(depth: np.ndarray, depth_camera: PinholeCamera, pose: Pose, g
     """
     valid_depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0.0)
     points, _ = points_of(valid_depth, depth_camera, pose, np.finfo(np.float32).tiny, np.inf)
-    voxels, rows, columns, z = _in_image(depth_camera, pose, grid, float(valid_depth.max(initial=0)) + grid.resolution)
+    reach_m = float(valid_depth.max(initial=0)) + grid.resolution
+    voxels, rows, columns, z = voxels_in_image(depth_camera, pose, grid, reach_m)
     behind = valid_depth[rows, columns]
     visible = np.zeros(grid.shape, bool)
     visible.reshape(-1)[voxels[(behind > 0) & (z <= behind + grid.resolution)]] = True
@@ -175,11 +176,11 @@ def view_of(camera: PinholeCamera, pose: Pose, grid: VoxelGrid) -> np.ndarray:
     size_m = float(np.linalg.norm(grid.shape)) * grid.resolution
     to_grid_m = float(np.linalg.norm(grid.centre_of(np.array(grid.shape) / 2 - 0.5) - pose.translation))
     in_view = np.zeros(grid.shape, bool)
-    in_view.reshape(-1)[_in_image(camera, pose, grid, to_grid_m + size_m)[0]] = True
+    in_view.reshape(-1)[voxels_in_image(camera, pose, grid, to_grid_m + size_m)[0]] = True
     return in_view
 
 
-def _in_image(
+def voxels_in_image(
     camera: PinholeCamera, pose: Pose, grid: VoxelGrid, reach_m: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The voxels of `grid` whose centre is in the image and at most `reach_m` away along z: (N,) flat indices, rows and

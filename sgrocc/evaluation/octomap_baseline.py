@@ -35,16 +35,13 @@ class OctomapBaseline:
         self.cpu_s = 0.0
         self._tree = pyoctomap.OcTree(self.resolution)
 
-    def add(self, depth: np.ndarray, camera: PinholeCamera, camera_to_world: Pose) -> np.ndarray:
-        """Insert one frame; returns its (N, 3) points in the world. depth: (h, w) float32, metres along z, of the
-        camera's size; ValueError where it is not.
-        """
+    def add(self, depth: np.ndarray, camera: PinholeCamera, camera_to_world: Pose) -> None:
+        """Insert one frame. depth: (h, w) float32, metres along z, of the camera's size; ValueError where it is not."""
         start_s = time.process_time()
         points, _ = points_of(depth, camera, camera_to_world, self.min_depth_m, self.max_depth_m)
         if len(points):
             self._tree.insertPointCloud(points, camera_to_world.translation.copy(), discretize=True)
         self.cpu_s += time.process_time() - start_s
-        return points
 
     def result(self, grid: VoxelGrid, frame_id: str) -> Occupancy:
         """The map in the box `grid`: occupied (generic), free or unknown; the probability is 1 where occupied.
