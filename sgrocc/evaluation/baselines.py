@@ -48,7 +48,7 @@ NAMES = {"local": _LOCAL, "embodied": (*_LOCAL, "splicing", "voxel_averaging")}
 
 #: Chosen on the validation split of SynthRooms, see docs/benchmark.md: the depth of the fill of octomap_fill
 #: (`tune_fill`), and the mean probability from which voxel_averaging takes a voxel to be occupied (`tune_threshold`).
-FILL_VOXELS = 24
+FILL_VOXELS = 32
 AVERAGING_THRESHOLD = 0.05
 
 
