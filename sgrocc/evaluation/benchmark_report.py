@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +53,8 @@ def published(protocol: str, mini: bool) -> dict:
 
 def print_table(report: dict, console: Console | None = None) -> None:
     """Print a report of `benchmark.run`: a column per contender, percent, and the paper's beside them."""
-    console = console or Console()
+    # In a file the table may be as wide as it needs to be.
+    console = console or Console(width=None if sys.stdout.isatty() else 140)
     paper = report["published_on_other_data"]
     columns = [] if report["method"] is None else [(report["method"], report)]
     columns += report["baselines"].items()
