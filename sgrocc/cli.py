@@ -95,7 +95,8 @@ def _add_view(commands: argparse._SubParsersAction) -> None:
 
 
 def _view(options: argparse.Namespace) -> None:
-    from sgrocc.datasets.view import contact_sheet, find_scene
+    from sgrocc.datasets.embodied_occscannet import find_scene
+    from sgrocc.evaluation.contact_sheet import contact_sheet
 
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.scene.split(","):
@@ -120,7 +121,7 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from sgrocc.datasets.check import run
+    from sgrocc.evaluation.data_check import run
 
     code = run(options.data, options.split, mini=options.mini, json_path=options.json)
     if code or not (options.data / "synthrooms.json").is_file():
@@ -154,8 +155,8 @@ def _add_recording(commands: argparse._SubParsersAction) -> None:
 
 
 def _recording(options: argparse.Namespace) -> None:
-    from sgrocc.datasets.recording import write_recording
-    from sgrocc.datasets.view import find_scene
+    from sgrocc.datasets.embodied_occscannet import find_scene
+    from sgrocc.evaluation.scene_recording import write_recording
 
     scene = find_scene(options.data, options.scene, options.split)
     last = options.first + options.frames if options.frames else None

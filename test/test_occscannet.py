@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sgrocc.datasets import check
 from sgrocc.datasets.embodied_occscannet import EmbodiedOccScanNet
 from sgrocc.datasets.layout import (
     Layout,
@@ -24,6 +23,7 @@ from sgrocc.datasets.layout import (
 )
 from sgrocc.datasets.occscannet import OccScanNet
 from sgrocc.datasets.pickles import BadFile, read_pickle, write_pickle
+from sgrocc.evaluation import data_check
 from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
 from sgrocc.labels import FREE, UNKNOWN
 
@@ -695,8 +695,8 @@ def test_lists_that_share_no_room_stay_as_they_are(tmp_path):
 def test_check_counts_everything(original, tmp_path, capsys):
     spoil_everything(original)
     (original.root / "occscannet" / "train_final.txt").unlink()
-    out = tmp_path / "found" / "check.json"
-    assert check.run(original.root, json_path=out) == 1
+    out = tmp_path / "found" / "data_check.json"
+    assert data_check.run(original.root, json_path=out) == 1
     found = json.loads(out.read_text())["splits"]
     assert [part["split"] for part in found] == ["test"]
     local, embodied = found[0]["local"], found[0]["embodied"]
@@ -718,16 +718,16 @@ def test_check_counts_everything(original, tmp_path, capsys):
 
 
 def test_check_of_a_whole_set_is_content(untouched, capsys):
-    assert check.run(untouched.root, ["test"], mini=True) == 0
+    assert data_check.run(untouched.root, ["test"], mini=True) == 0
     assert "2 of 2 frames can be used" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(ValueError, match="no split 'val'"):
-        check.run(untouched.root, ["val"])
+        data_check.run(untouched.root, ["val"])
     with pytest.raises(ValueError, match="holds no list such as"):
-        check.run(untouched.root / "nowhere")
+        data_check.run(untouched.root / "nowhere")
 
 
 def test_the_real_sets_shares_are_the_published_ones():
-    shares = check.shares(check.REAL_VOXELS)
-    assert sum(check.REAL_VOXELS.values()) == 65419 * 60 * 60 * 36
+    shares = data_check.shares(data_check.REAL_VOXELS)
+    assert sum(data_check.REAL_VOXELS.values()) == 65419 * 60 * 60 * 36
     assert shares["unknown"] == pytest.approx(0.599, abs=5e-4) and shares["free"] == pytest.approx(0.941, abs=5e-4)
     assert shares["tv"] == pytest.approx(0.0013, abs=5e-5) and shares["ceiling"] == pytest.approx(0.0036, abs=5e-5)

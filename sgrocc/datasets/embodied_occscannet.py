@@ -122,6 +122,18 @@ class EmbodiedOccScanNet(Sequence[EmbodiedScene]):
             raise BadFile(self.layout.global_package(name), "malformed", "none of the frames of the scene can be read")
 
 
+def find_scene(data: str | Path, name: str, split: str | None = None) -> EmbodiedScene:
+    """The scene `name` of a data set, in `split` or in whichever has it; ValueError where none does."""
+    splits = [split] if split else Layout(data).splits("embodied")
+    held = []
+    for candidate in splits:
+        scenes = EmbodiedOccScanNet(data, candidate, names=[name])
+        if len(scenes):
+            return scenes[0]
+        held.append(candidate)
+    raise ValueError(f"{data} has no scene {name} in {' or '.join(held) or 'any split'}: look into its list of scenes")
+
+
 def read_scene(
     layout: Layout,
     split: str,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sgrocc.datasets.embodied_occscannet import EmbodiedFrame, EmbodiedOccScanNet, EmbodiedScene
-from sgrocc.datasets.layout import Layout
+from sgrocc.datasets.embodied_occscannet import EmbodiedFrame, EmbodiedScene
 from sgrocc.evaluation.occupancy import Occupancy
 from sgrocc.evaluation.pictures import isometric_view, top_view
 from sgrocc.labels import COLOURS, FREE, UNKNOWN
@@ -18,18 +15,6 @@ _SHOWN_FRAMES = 6
 _FARTHEST_M = 6.0
 #: A surface lies on the border of voxels as often as not: its voxel is looked up this far behind it.
 _BEHIND_M = 0.02
-
-
-def find_scene(data: str | Path, name: str, split: str | None = None) -> EmbodiedScene:
-    """The scene `name` of a data set, in `split` or in whichever has it; ValueError where none does."""
-    splits = [split] if split else Layout(data).splits("embodied")
-    held = []
-    for candidate in splits:
-        scenes = EmbodiedOccScanNet(data, candidate, names=[name])
-        if len(scenes):
-            return scenes[0]
-        held.append(candidate)
-    raise ValueError(f"{data} has no scene {name} in {' or '.join(held) or 'any split'}: look into its list of scenes")
 
 
 def contact_sheet(scene: EmbodiedScene) -> Image.Image:
