@@ -178,6 +178,8 @@ def test_other_options_need_another_folder(tiny):
     out, _ = tiny
     with pytest.raises(ValueError, match="choose another folder"):
         generate(out, "test", 2, frames=6, seed=1, jobs=1, labels_only=True)
+    with pytest.raises(ValueError, match="holds 2 scenes of test already"):
+        generate(out, "test", 1, frames=6, jobs=1, labels_only=True)
 
 
 def test_another_seed_is_another_room():

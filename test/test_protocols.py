@@ -311,7 +311,7 @@ def test_an_occupancy_map_is_moved_onto_the_grid(data, tmp_path):
         (np.full((60, 60, 36), 12, np.uint8), "label 12"),
         (np.full((60, 60, 36), -1), "label -1"),
         (np.zeros((60, 60, 36)), "float64"),
-        (np.array([{"a": 1}], object), "allow_pickle"),
+        (np.array([{"a": 1}], object), "no array of numbers"),
     ],
 )
 def test_a_prediction_that_cannot_be_used_is_named(data, tmp_path, content, message):

@@ -124,6 +124,8 @@ class EmbodiedOccScanNet(Sequence[EmbodiedScene]):
 
 def find_scene(data: str | Path, name: str, split: str | None = None) -> EmbodiedScene:
     """The scene `name` of a data set, in `split` or in whichever has it; ValueError where none does."""
+    if not Path(data).is_dir():
+        raise ValueError(f"{data} is no folder: check the path")
     splits = [split] if split else Layout(data).splits("embodied")
     held = []
     for candidate in splits:

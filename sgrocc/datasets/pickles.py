@@ -51,7 +51,7 @@ def read_pickle(path: Path) -> dict:
         raise BadFile(path, "missing", f"cannot be read ({error.strerror or error}): check its permissions") from error
     except Exception as error:  # a damaged pickle can raise anything
         raise BadFile(
-            path, "damaged", f"the pickle is damaged ({type(error).__name__}: {error}): get the file again"
+            path, "damaged", f"the pickle is damaged ({type(error).__name__}): delete it, and get or make it again"
         ) from error
     if not isinstance(loaded, dict):
         raise BadFile(path, "malformed", f"holds a {type(loaded).__name__} instead of a dictionary: get the file again")

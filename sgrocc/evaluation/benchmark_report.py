@@ -63,7 +63,8 @@ def print_table(report: dict, console: Console | None = None) -> None:
     table = Table(
         title=f"{configuration['protocol']} protocol, split {configuration['split']}, depth {configuration['depth']}; "
         "percent, CPU in ms",
-        caption=f"* published, on {paper['data']}: other data. Not comparable.",
+        caption=f"mIoU: a class that does not occur (-) counts as zero. * published, on {paper['data']}: other data. "
+        "Not comparable.",
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE,

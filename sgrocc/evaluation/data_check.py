@@ -81,7 +81,8 @@ def check(root: str | Path | Layout, split: str, mini: bool = False) -> dict:
     checks: dict[str, Callable] = {"local": _check_frames, "embodied": _check_scenes}
     kinds = [kind for kind in KINDS if split in layout.splits(kind, mini)]
     if not kinds:
-        raise ValueError(f"{root} has no split {split!r}: use {' or '.join(layout.splits('local', mini))}")
+        held = " or ".join(layout.splits("local", mini))
+        raise ValueError(f"{layout.occscannet.parent} has no split {split!r}: use {held}")
     result: dict = {"split": split, "mini": mini}
     for kind in kinds:
         entries, problems = read_split(layout, split, kind, mini)

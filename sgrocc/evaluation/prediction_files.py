@@ -55,7 +55,7 @@ def read_labels(stem: Path, grid: VoxelGrid) -> np.ndarray:
     paths = [stem.with_name(stem.name + ending) for ending in (".npy", ".npz")]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        raise ValueError(f"there is no prediction {paths[0]} or {paths[1].name}: predict every frame of the split")
+        raise ValueError(f"there is no prediction {paths[0]} or {paths[1].name}: predict all that the split has")
     try:
         content = np.load(path, allow_pickle=False)
         if not isinstance(content, np.ndarray):
@@ -67,6 +67,8 @@ def read_labels(stem: Path, grid: VoxelGrid) -> np.ndarray:
     except (OSError, EOFError, LookupError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} cannot be read ({error}): write it again") from error
     except ValueError as error:
+        if "pickle" in str(error):  # what numpy says of anything that is no array of numbers
+            raise ValueError(f"{path} is no array of numbers: write it with numpy.save") from error
         raise ValueError(f"{path}: {error}") from error
     if content.shape != grid.shape:
         raise ValueError(f"{path} has {content.shape} voxels, the grid {grid.shape}: store [x, y, z] of the whole grid")

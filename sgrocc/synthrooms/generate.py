@@ -182,7 +182,7 @@ def generate(
 
     Scenes that are complete already are kept, so a run that was stopped goes on. jobs: processes (default: one per
     core); labels_only: draw nothing, which needs no GL. Raises ValueError where the folder holds the split with other
-    options, RuntimeError where nothing can be drawn here.
+    options or more scenes, RuntimeError where nothing can be drawn here.
     """
     out, options = Path(out), Options(seed, truth, dynamic, frames, loop)
     if split not in SPLITS:
@@ -191,6 +191,8 @@ def generate(
     held = index["splits"].get(split)
     if held and held["options"] != asdict(options):
         raise ValueError(f"{out} holds a {split} split made with {held['options']}: choose another folder")
+    if held and held["scenes"] > scenes:
+        raise ValueError(f"{out} holds {held['scenes']} scenes of {split} already: ask for as many, or another folder")
     if not labels_only:
         from sgrocc.synthrooms import rendering
 
