@@ -14,12 +14,13 @@ export OPENBLAS_NUM_THREADS = 1
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH ROS_DISTRO
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: help python set-up demo synthrooms test soak lint clean
+.PHONY: help python set-up demo synthrooms train test soak lint clean
 
 help:
 	@echo "make demo                 set up (once) and run the demo on the recording that comes with the package"
 	@echo "make demo SEQUENCE=path   the same on a sequence of your own"
 	@echo "make synthrooms OUT=path  generate the SynthRooms benchmark: 200 scenes to train, 20 to tune, 40 to test"
+	@echo "make train DATA=path      train the compact model on SynthRooms, both stages; begun again, it goes on"
 	@echo "make test                 set up, lint and run all tests"
 	@echo "make soak                 run the pipeline for a long time and watch its memory and rate"
 	@echo "make lint                 lint only"
@@ -40,6 +41,12 @@ synthrooms: python
 	@$(PYTHON) tools/set_up.py --synth
 	@for split in train val test; do $(VENV_PYTHON) -m sgrocc synth --out "$(OUT)" --split $$split || exit; done
 	@$(VENV_PYTHON) -m sgrocc data check "$(OUT)"
+
+DATA ?= out/synthrooms
+train: python
+	@$(PYTHON) tools/set_up.py --synth --train
+	@for stage in image local; do \
+		$(VENV_PYTHON) -m sgrocc train --config config/train/compact_$$stage.yaml --data "$(DATA)" || exit; done
 
 soak: set-up
 	@$(VENV_PYTHON) -m sgrocc_ros.soak

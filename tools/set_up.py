@@ -33,7 +33,7 @@ LOG = BUILD / "set_up.log"
 STAMP = VENV / "sgrocc_set_up.json"
 PYTHON = VENV / "bin" / "python"
 INTERFACES = ("tf2_msgs", "octomap_msgs")  # on PyPI there is no wheel of these
-EXTRAS = ("synth", "test")
+EXTRAS = ("synth", "train", "test")
 FREE_GB = 2
 
 # Variables of a sourced ROS 2, or of another environment, that would lead our subprocesses to foreign packages.
@@ -147,8 +147,9 @@ def make_venv() -> None:
 
 
 def install(requirements: Path) -> None:
-    """Install frozen packages, exactly and without resolving anything."""
-    execute(PYTHON, "-m", "pip", "install", "--no-deps", "--progress-bar", "off", "-r", requirements)
+    """Install frozen packages and nothing else; but what torch needs differs from machine to machine."""
+    resolve = [] if requirements.stem == "train" else ["--no-deps"]
+    execute(PYTHON, "-m", "pip", "install", *resolve, "--progress-bar", "off", "-r", requirements)
 
 
 def compile_interfaces() -> None:
@@ -252,7 +253,8 @@ def main() -> int:
     """Set up, one process at a time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--synth", action="store_true", help="also install what generates SynthRooms")
-    parser.add_argument("--test", action="store_true", help="also install what the tests need, SynthRooms included")
+    parser.add_argument("--train", action="store_true", help="also install what trains and exports models (torch)")
+    parser.add_argument("--test", action="store_true", help="also install what the tests need, all of this included")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -263,7 +265,8 @@ def main() -> int:
             except BlockingIOError:
                 print("Waiting for another set-up of this checkout to end ...", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            set_up([*(["synth"] if arguments.synth or arguments.test else []), *(["test"] if arguments.test else [])])
+            asked = {"synth": arguments.synth, "train": arguments.train, "test": False}
+            set_up([name for name in EXTRAS if asked[name] or arguments.test])
     except SetUpError as error:
         print(f"Set-up failed: {error}", file=sys.stderr)
         return 1

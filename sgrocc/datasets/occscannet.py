@@ -103,6 +103,10 @@ class OccScanNet(Sequence[LocalFrame]):
             return [self._read(entry) for entry in self._entries[index]]
         return self._read(self._entries[index])
 
+    def scenes(self) -> list[str]:
+        """The scene of each frame; nothing is read."""
+        return [entry[1] for entry in self._entries]
+
     def _read(self, entry: tuple[str, str, str]) -> LocalFrame:
         return read_frame(self.layout, *entry[1:])
 

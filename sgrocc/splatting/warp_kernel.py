@@ -68,6 +68,79 @@ def _splat(
                             wp.atomic_add(class_sums, slot, voxel, k, phi * semantics[i, k])
 
 
+@wp.kernel
+def _splat_adjoint(
+    means: wp.array(dtype=wp.vec3),
+    precisions: wp.array2d(dtype=wp.float32),
+    opacities: wp.array(dtype=wp.float32),
+    semantics: wp.array2d(dtype=wp.float32),
+    first: wp.array2d(dtype=wp.int32),
+    last: wp.array2d(dtype=wp.int32),
+    slots: wp.array3d(dtype=wp.int32),
+    corner: wp.vec3i,
+    resolution: wp.float32,
+    max_squared_distance: wp.float32,
+    max_alpha: wp.float32,
+    block: wp.int32,
+    d_log_free: wp.array2d(dtype=wp.float32),
+    d_class_sums: wp.array3d(dtype=wp.float32),
+    d_means: wp.array2d(dtype=wp.float32),
+    d_precisions: wp.array2d(dtype=wp.float32),
+    d_opacities: wp.array(dtype=wp.float32),
+    d_semantics: wp.array2d(dtype=wp.float32),
+):
+    # Each Gaussian gathers from the voxels that it reached, in the order of the forward kernel: nothing is shared.
+    i = wp.tid()
+    mean = means[i]
+    opacity = opacities[i]
+    d_mean = wp.vec3(0.0, 0.0, 0.0)
+    d_diagonal = wp.vec3(0.0, 0.0, 0.0)
+    d_off_diagonal = wp.vec3(0.0, 0.0, 0.0)
+    d_opacity = wp.float32(0.0)
+    x0 = wp.max(first[i, 0], corner[0])
+    y0 = wp.max(first[i, 1], corner[1])
+    z0 = wp.max(first[i, 2], corner[2])
+    x1 = wp.min(last[i, 0] + 1, corner[0] + slots.shape[0] * block)
+    y1 = wp.min(last[i, 1] + 1, corner[1] + slots.shape[1] * block)
+    z1 = wp.min(last[i, 2] + 1, corner[2] + slots.shape[2] * block)
+    for x in range(x0, x1):
+        dx = (wp.float32(x) + 0.5) * resolution - mean[0]
+        for y in range(y0, y1):
+            dy = (wp.float32(y) + 0.5) * resolution - mean[1]
+            for z in range(z0, z1):
+                lx = x - corner[0]
+                ly = y - corner[1]
+                lz = z - corner[2]
+                slot = slots[lx / block, ly / block, lz / block]
+                if slot >= 0:
+                    dz = (wp.float32(z) + 0.5) * resolution - mean[2]
+                    px = precisions[i, 0] * dx + precisions[i, 3] * dy + precisions[i, 4] * dz
+                    py = precisions[i, 3] * dx + precisions[i, 1] * dy + precisions[i, 5] * dz
+                    pz = precisions[i, 4] * dx + precisions[i, 5] * dy + precisions[i, 2] * dz
+                    d2 = px * dx + py * dy + pz * dz
+                    if d2 <= max_squared_distance:
+                        phi = wp.exp(-0.5 * d2)
+                        voxel = ((lx % block) * block + ly % block) * block + lz % block
+                        d_phi = wp.float32(0.0)
+                        if opacity * phi < max_alpha:
+                            d_alpha = -d_log_free[slot, voxel] / (1.0 - opacity * phi)
+                            d_opacity += d_alpha * phi
+                            d_phi += d_alpha * opacity
+                        for k in range(semantics.shape[1]):
+                            d_sum = d_class_sums[slot, voxel, k]
+                            d_phi += d_sum * semantics[i, k]
+                            d_semantics[i, k] = d_semantics[i, k] + d_sum * phi
+                        d_d2 = -0.5 * phi * d_phi
+                        d_mean += wp.vec3(px, py, pz) * (-2.0 * d_d2)
+                        d_diagonal += wp.vec3(dx * dx, dy * dy, dz * dz) * d_d2
+                        d_off_diagonal += wp.vec3(dx * dy, dx * dz, dy * dz) * (2.0 * d_d2)
+    d_opacities[i] = d_opacity
+    for axis in range(3):
+        d_means[i, axis] = d_mean[axis]
+        d_precisions[i, axis] = d_diagonal[axis]
+        d_precisions[i, axis + 3] = d_off_diagonal[axis]
+
+
 def accumulate(
     prepared: SplatInput, blocks: np.ndarray, resolution: float, device: str = "cpu"
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -76,38 +149,52 @@ def accumulate(
     Deterministic on the CPU, where Warp runs the Gaussians in order. On CUDA the order of the atomic additions, and
     so the last bits, may differ from run to run.
     """
+    dtypes = (wp.vec3, wp.float32, wp.float32, wp.float32, wp.int32, wp.int32)
+    p = prepared
+    arrays = (p.means, p.precisions, p.opacities, p.semantics, p.first, p.last)
+    inputs = [
+        wp.array(np.ascontiguousarray(array), dtype=dtype, device=device)
+        for array, dtype in zip(arrays, dtypes, strict=True)
+    ]
+    log_free, class_sums = launch_splat(inputs, blocks, resolution)
+    return log_free.numpy(), class_sums.numpy()
+
+
+def launch_splat(inputs: list[wp.array], blocks: np.ndarray, resolution: float) -> tuple[wp.array, wp.array]:
+    """`accumulate` on arrays that Warp already holds: those of SplatInput, in its order, all on one device."""
+    from sgrocc.splatting import BLOCK
+
+    device, classes = inputs[0].device, inputs[3].shape[1]
+    log_free = wp.zeros((len(blocks), BLOCK**3), dtype=wp.float32, device=device)
+    class_sums = wp.zeros((len(blocks), BLOCK**3, classes), dtype=wp.float32, device=device)
+    if len(blocks) and inputs[0].shape[0]:
+        where = _where(blocks, resolution, device)
+        wp.launch(_splat, inputs[0].shape[0], [*inputs, *where], [log_free, class_sums], device=device)
+    return log_free, class_sums
+
+
+def launch_splat_adjoint(
+    inputs: list[wp.array], blocks: np.ndarray, resolution: float, d_log_free: wp.array, d_class_sums: wp.array
+) -> list[wp.array]:
+    """The gradients of means (N, 3), precisions (N, 6), opacities (N,) and semantics (N, 11), from those of the two
+    results of `launch_splat`. Which voxels a Gaussian reaches is taken as given.
+    """
+    device, count, classes = inputs[0].device, inputs[0].shape[0], inputs[3].shape[1]
+    shapes = ((count, 3), (count, 6), (count,), (count, classes))
+    gradients = [wp.zeros(shape, dtype=wp.float32, device=device) for shape in shapes]
+    if len(blocks) and count:
+        where = _where(blocks, resolution, device)
+        wp.launch(_splat_adjoint, count, [*inputs, *where, d_log_free, d_class_sums], gradients, device=device)
+    return gradients
+
+
+def _where(blocks: np.ndarray, resolution: float, device) -> list:
+    """What both kernels are told about the voxels asked for."""
     from sgrocc.splatting import BLOCK, SUPPORT_SIGMA
 
-    count, classes = len(prepared.means), prepared.semantics.shape[1]
-    if not len(blocks) or not count:
-        return np.zeros((len(blocks), BLOCK**3), np.float32), np.zeros((len(blocks), BLOCK**3, classes), np.float32)
     low = blocks.min(axis=0)
     slots = np.full(blocks.max(axis=0) - low + 1, -1, np.int32)
     slots[tuple((blocks - low).T)] = np.arange(len(blocks), dtype=np.int32)
-
-    def on_device(array: np.ndarray, dtype):
-        return wp.array(np.ascontiguousarray(array), dtype=dtype, device=device)
-
-    log_free = wp.zeros((len(blocks), BLOCK**3), dtype=wp.float32, device=device)
-    class_sums = wp.zeros((len(blocks), BLOCK**3, classes), dtype=wp.float32, device=device)
-    wp.launch(
-        _splat,
-        dim=count,
-        inputs=[
-            on_device(prepared.means, wp.vec3),
-            on_device(prepared.precisions, wp.float32),
-            on_device(prepared.opacities, wp.float32),
-            on_device(prepared.semantics, wp.float32),
-            on_device(prepared.first, wp.int32),
-            on_device(prepared.last, wp.int32),
-            on_device(slots, wp.int32),
-            wp.vec3i(*(int(n) * BLOCK for n in low)),
-            float(resolution),
-            SUPPORT_SIGMA**2,
-            _MAX_ALPHA,
-            BLOCK,
-        ],
-        outputs=[log_free, class_sums],
-        device=device,
-    )
-    return log_free.numpy(), class_sums.numpy()
+    corner = wp.vec3i(*(int(n) * BLOCK for n in low))
+    slots = wp.array(slots, dtype=wp.int32, device=device)
+    return [slots, corner, float(resolution), SUPPORT_SIGMA**2, _MAX_ALPHA, BLOCK]

@@ -100,14 +100,14 @@ def sensor_depth(depth: np.ndarray, rng: np.random.Generator, camera: PinholeCam
         nz = inverse - nx * u - ny * v
         facing = inverse / np.sqrt((nx * nx + ny * ny + nz * nz) * (1.0 + u * u + v * v))
         noise = np.float32(0.0012) * z * z + np.float32(0.002)
-        measured = z + noise * _blobs(rng, height, width, 20)
+        measured = z + noise * smooth_noise(rng, height, width, 20)
         measured = 1.0 / (np.rint(1.0 / measured / _DISPARITY_STEP) * _DISPARITY_STEP)
-        bad = (z <= 0) | border | (facing < 0.10 + 0.03 * _blobs(rng, height, width, 12))
+        bad = (z <= 0) | border | (facing < 0.10 + 0.03 * smooth_noise(rng, height, width, 12))
         bad |= ~((measured >= MIN_DEPTH_M) & (measured <= MAX_DEPTH_M))
     return np.where(bad, 0.0, measured).astype(np.float32)
 
 
-def _blobs(rng: np.random.Generator, height: int, width: int, cell: int) -> np.ndarray:
+def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: int) -> np.ndarray:
     """(h, w) float32 smooth noise of unit deviation, about `cell` pixels per blob."""
     rows, columns = height // cell + 3, width // cell + 3
     small = Image.fromarray(rng.standard_normal((rows, columns), np.float32))

@@ -1,0 +1,146 @@
+"""Lifting: image features to anchors, gated by depth (eqs. 1 and 2 of the paper)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from sgrocc.model.anchors import Anchors
+from sgrocc.model.image_encoder import STRIDES
+from sgrocc.model.rays import project, sample
+from sgrocc.model.rotations import quaternion_to_matrix
+
+GATES = ("soft", "hard", "none")
+POINTS = ("learned", "projection", "fixed")
+_SMALLEST_TOLERANCE_M = 0.05
+#: EmbodiedOcc's key points, in standard deviations of the Gaussian along its axes.
+_KEY_POINTS = ((0, 0, 0), (0.45, 0, 0), (-0.45, 0, 0), (0, 0.45, 0), (0, -0.45, 0), (0, 0, 0.45), (0, 0, -0.45))
+
+
+@dataclass
+class LiftingConfig:
+    """points: `learned` samples `count` pixels around the anchor's own, `projection` its own alone, `fixed`
+    EmbodiedOcc's seven key points; gate: `soft` (eq. 2), `hard` (a step at `tolerance_m`), or none.
+
+    tolerance_m: sigma at the start, and alpha 1; both are learned. reach_px: how far a learned point may go.
+    """
+
+    points: str = "learned"
+    gate: str = "soft"
+    count: int = 16
+    tolerance_m: float = 0.5
+    groups: int = 4
+    reach_px: float = 32.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for what, value, known in (("points", self.points, POINTS), ("gate", self.gate, GATES)):
+            if value not in known:
+                raise ValueError(f"lifting knows no {what} {value!r}: use {', '.join(known)}")
+
+    @property
+    def samples(self) -> int:
+        """K: pixels that one anchor looks at."""
+        return {"learned": self.count, "projection": 1, "fixed": len(_KEY_POINTS)}[self.points]
+
+
+def soft_gate(residual_m: torch.Tensor, sharpness: torch.Tensor, tolerance_m: torch.Tensor) -> torch.Tensor:
+    """Eq. 2: exp(-alpha r^2 / (2 sigma^2)), 1 where the depths agree. All broadcast."""
+    return torch.exp(-sharpness * residual_m * residual_m / (2 * tolerance_m * tolerance_m))
+
+
+class Lifting(nn.Module):
+    """F(x) = sum over levels and points of A * G * Phi(p + dp); A a softmax from the query, G not normalised again.
+
+    The anchors of a ray project to one pixel, so they share the points and what is read there; weights and gates are
+    each anchor's own. That reads the maps S times less often than an anchor at a time would.
+    """
+
+    def __init__(self, channels: int, config: LiftingConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.levels, self.groups = len(STRIDES), config.groups
+        k = config.samples
+        if config.points == "learned":
+            self.offsets = nn.Linear(channels, 2 * k)
+            nn.init.zeros_(self.offsets.weight)
+            with torch.no_grad():
+                self.offsets.bias.copy_(torch.atanh(_rings(k) / config.reach_px).view(-1))
+        self.weights = nn.Linear(channels, self.levels * k * self.groups)
+        nn.init.zeros_(self.weights.weight)
+        nn.init.zeros_(self.weights.bias)
+        self.log_sharpness = nn.Parameter(torch.zeros(self.groups))
+        start = config.tolerance_m - _SMALLEST_TOLERANCE_M
+        self.raw_tolerance = nn.Parameter(torch.tensor(math.log(math.expm1(start))))
+        self.dropout = nn.Dropout(config.dropout)
+        self.out = nn.Linear(channels, channels)
+
+    @property
+    def tolerance_m(self) -> torch.Tensor:
+        """sigma of eq. 2, metres, learned, above 5 cm."""
+        return _SMALLEST_TOLERANCE_M + functional.softplus(self.raw_tolerance)
+
+    def forward(
+        self,
+        queries: torch.Tensor,
+        anchors: Anchors,
+        levels: list[torch.Tensor],
+        depth: torch.Tensor,
+        intrinsics: torch.Tensor,
+    ) -> torch.Tensor:
+        """queries: (B, R, S, C); depth: (B, 1, H, W) metres. Returns (B, R, S, C)."""
+        batch, rays, samples, channels = queries.shape
+        size = (depth.shape[2], depth.shape[3])
+        pixels = self.sampled_pixels(queries, anchors, intrinsics)
+        k, groups = pixels.shape[2], self.groups
+        read = [sample(level, pixels, size) for level in levels]  # each (B, C, R, K)
+        values = torch.stack(read, dim=-2).permute(0, 2, 1, 3, 4)  # (B, R, C, L, K)
+        values = values.reshape(batch, rays, groups, channels // groups, self.levels * k)
+        weights = self.weights(queries).view(batch, rays, samples, groups, self.levels * k)
+        weights = self.dropout(torch.softmax(weights, dim=-1))
+        weights = weights.view(batch, rays, samples, groups, self.levels, k)
+        gate = self.gates(anchors, pixels, depth)
+        if gate is not None:
+            weights = weights * gate[:, :, :, :, None, :]
+        weights = weights.reshape(batch, rays, samples, groups, self.levels * k).transpose(2, 3)
+        lifted = weights @ values.transpose(3, 4)  # (B, R, G, S, C / G)
+        return self.out(lifted.transpose(2, 3).reshape(batch, rays, samples, channels))
+
+    def sampled_pixels(self, queries: torch.Tensor, anchors: Anchors, intrinsics: torch.Tensor) -> torch.Tensor:
+        """(B, R, K, 2) pixels that the anchors of each ray look at."""
+        if self.config.points == "fixed":
+            axes = quaternion_to_matrix(anchors.rotations) * torch.exp(anchors.log_scales)[..., None, :]
+            keys = queries.new_tensor(_KEY_POINTS)
+            points = anchors.means[..., None, :] + (axes[..., None, :, :] * keys[:, None, :]).sum(dim=-1)
+            return project(points[:, :, 0], intrinsics)
+        own = project(anchors.means[:, :, :1], intrinsics)
+        if self.config.points == "projection":
+            return own
+        reach = torch.tanh(self.offsets(queries.mean(dim=2))) * self.config.reach_px
+        return own + reach.view(*reach.shape[:2], -1, 2)
+
+    def gates(self, anchors: Anchors, pixels: torch.Tensor, depth: torch.Tensor) -> torch.Tensor | None:
+        """(B, R, S, G, K): each point's weight by how well the depth there agrees with the anchor's (eq. 2); None
+        without a gate. Points outside the image read features of 0, whatever their gate.
+        """
+        if self.config.gate == "none":
+            return None
+        seen = sample(depth, pixels, (depth.shape[2], depth.shape[3]), border=True)[:, 0]
+        residual = (anchors.means[..., 2:] - seen[:, :, None, :])[:, :, :, None, :]
+        if self.config.gate == "hard":
+            return (residual.abs() < self.config.tolerance_m).to(residual.dtype)
+        return soft_gate(residual, torch.exp(self.log_sharpness).view(1, 1, 1, -1, 1), self.tolerance_m)
+
+
+def _rings(count: int) -> torch.Tensor:
+    """(count, 2) pixels: the centre, then rings of growing radius, where the learned points begin."""
+    points = [(0.0, 0.0)]
+    for index in range(count - 1):
+        ring, place = divmod(index, 5)
+        angle = 2 * math.pi * (place + 0.5 * ring) / 5
+        points.append((5.0 * (ring + 1) * math.cos(angle), 5.0 * (ring + 1) * math.sin(angle)))
+    return torch.tensor(points)

@@ -1,0 +1,1 @@
+"""Training in torch and Lightning: samples, losses, stages, ablations."""

@@ -1,0 +1,174 @@
+"""The second stage of training: the whole Spatial Expert, on the voxels in front of one image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning
+import numpy as np
+import torch
+
+from sgrocc.datasets.layout import VOXEL_M
+from sgrocc.evaluation.metrics import Counts, view_of
+from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
+from sgrocc.labels import NUM_CLASSES, UNKNOWN
+from sgrocc.model.spatial_expert import ExpertConfig, ExpertOutput, SpatialExpert
+from sgrocc.model.voxels import known_voxels, tiles_of
+from sgrocc.training.image_stage import ImageScore, image_losses
+from sgrocc.training.losses import LossWeights, focal, geometric_scale, lovasz_softmax, semantic_scale
+from sgrocc.training.schedule import OptimiserConfig
+
+
+class ExpertStage(lightning.LightningModule):
+    """config: of the model; encoder_from: checkpoint of the image stage to begin from (None: ImageNet weights alone,
+    with `imagenet`); weights, optimiser: see there. A multiplier {expert.encoder: 0} freezes the encoder and its depth.
+    """
+
+    def __init__(
+        self,
+        config: ExpertConfig | None = None,
+        encoder_from: str | None = None,
+        imagenet: bool = True,
+        weights: LossWeights | None = None,
+        optimiser: OptimiserConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.expert = SpatialExpert(config or ExpertConfig(), imagenet and encoder_from is None)
+        if encoder_from is not None:
+            load_encoder(self.expert, encoder_from)
+        self.weights = weights or LossWeights()
+        self.optimiser = optimiser or OptimiserConfig()
+
+    def train(self, mode: bool = True) -> ExpertStage:
+        super().train(mode)
+        self.expert.encoder.eval()  # its batch norms keep their statistics: batches are small here
+        return self
+
+    def forward(self, batch: dict) -> ExpertOutput:
+        """The expert's output for a batch of samples (see sgrocc.training.data.Sample)."""
+        image = self.expert.encoder.normalised(batch["image"])
+        given = batch["given_depth"]
+        return self.expert(image, batch["intrinsics"], given, batch["rotation"], batch["translation"])
+
+    def training_step(self, batch: dict, _: int) -> torch.Tensor:
+        losses, _, _ = self.losses(self(batch), batch)
+        total = sum(losses.values())
+        if not torch.isfinite(total):
+            raise RuntimeError(
+                f"the loss is not finite at {batch['name']}: lower the learning rate, or leave these frames out"
+            )
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
+        self.log("train/loss", total.detach(), prog_bar=True)
+        return total
+
+    def losses(self, output: ExpertOutput, batch: dict) -> tuple[dict[str, torch.Tensor], list, list]:
+        """The weighted losses by name, and of each sample the known voxels' probabilities and labels."""
+        per_sample = [
+            known_voxels(
+                output.gaussians.of(i),
+                batch["rotation"][i],
+                batch["translation"][i],
+                batch["labels"][i],
+                VOXEL_M,
+                self.expert.config.aggregation,
+                1.0 if self.expert.empty_logit is None else self.expert.empty_logit,
+            )
+            for i in range(len(batch["labels"]))
+        ]
+        probabilities, labels = (list(part) for part in zip(*per_sample, strict=True))
+        p, truth = torch.cat(probabilities), torch.cat(labels)
+        w = self.weights
+        losses = {
+            "focal": w.focal * focal(p, truth),
+            "lovasz": w.lovasz * lovasz_softmax(p, truth),
+            "semantic_scale": w.semantic_scale * semantic_scale(p, truth),
+            "geometric_scale": w.geometric_scale * geometric_scale(p, truth),
+        }
+        if any(parameter.requires_grad for parameter in self.expert.encoder.parameters()):
+            found = _Found(output.own_depth, output.class_logits)
+            losses |= image_losses(found, batch, w)
+        return losses, probabilities, labels
+
+    def on_validation_epoch_start(self) -> None:
+        self._score = VoxelScore(self.expert.config.aggregation)
+        self._image_score = ImageScore()
+
+    def validation_step(self, batch: dict, _: int) -> None:
+        output = self(batch)
+        losses, probabilities, labels = self.losses(output, batch)
+        self.log("val/loss", sum(losses.values()), batch_size=len(labels))
+        self._image_score.add(_Found(output.own_depth, output.class_logits), batch)
+        for index, (p, truth) in enumerate(zip(probabilities, labels, strict=True)):
+            self._score.add(p, truth, in_view(batch, index))
+
+    def on_validation_epoch_end(self) -> None:
+        for name, value in (self._score.figures() | self._image_score.figures()).items():
+            self.log(f"val/{name}", value, prog_bar=name in ("sc_iou", "miou"))
+
+    def configure_optimizers(self) -> dict:
+        return self.optimiser.build(self, int(self.trainer.estimated_stepping_batches))
+
+
+class _Found:
+    """The two of ImageFeatures that losses and scores ask for."""
+
+    def __init__(self, depth: torch.Tensor, class_logits: torch.Tensor) -> None:
+        self.depth, self.class_logits = depth, class_logits
+
+
+class VoxelScore:
+    """SC-IoU and mIoU of known voxels, all of them and those in the image, by the rule of the running system: occupied
+    from probability 1/2 on (decoupled), or where a class beats empty (additive).
+    """
+
+    def __init__(self, aggregation: str) -> None:
+        self._argmax = aggregation == "additive"
+        self._counts = {"": Counts.nothing(), "_frustum": Counts.nothing()}
+
+    def add(self, p: torch.Tensor, labels: torch.Tensor, frustum: torch.Tensor) -> None:
+        """p: (V, 12); labels: (V,); frustum: (V,) bool."""
+        best = p[:, 1:].argmax(dim=1) + 1
+        free = p.argmax(dim=1) == 0 if self._argmax else p[:, 0] > 0.5
+        pairs = labels * (NUM_CLASSES + 1) + torch.where(free, 0, best)
+        for name, chosen in (("", pairs), ("_frustum", pairs[frustum])):
+            table = torch.bincount(chosen.cpu(), minlength=(NUM_CLASSES + 1) ** 2).view(NUM_CLASSES + 1, -1)
+            self._counts[name] = self._counts[name] + Counts(table.numpy(), np.zeros(4, np.int64))
+
+    def figures(self) -> dict[str, float]:
+        """sc_iou, miou, sc_iou_frustum, miou_frustum, 0 to 1."""
+        figures = {}
+        for name, counts in self._counts.items():
+            scores = counts.scores()
+            figures |= {f"sc_iou{name}": scores["sc_iou"] or 0.0, f"miou{name}": scores["miou"] or 0.0}
+        return figures
+
+
+def in_view(batch: dict, index: int) -> torch.Tensor:
+    """(V,) bool: which of a sample's known voxels have their centre in the image, in the order of `known_voxels`."""
+    height, width = batch["image"].shape[2:]
+    camera = PinholeCamera(width, height, *(float(x) for x in batch["intrinsics"][index]))
+    pose = Pose(batch["rotation"][index].double().cpu().numpy(), batch["translation"][index].double().cpu().numpy())
+    labels = batch["labels"][index]
+    seen = view_of(camera, pose, VoxelGrid(np.zeros(3), tuple(labels.shape), VOXEL_M))
+    _, tiles = tiles_of(labels, labels)
+    _, seen_tiles = tiles_of(labels, torch.from_numpy(seen).to(labels.device))
+    return seen_tiles[tiles != UNKNOWN]
+
+
+def load_encoder(expert: SpatialExpert, checkpoint: str | Path) -> None:
+    """Load the encoder of an image stage's, or an expert stage's, checkpoint into an expert.
+
+    Raises FileNotFoundError where it is missing and ValueError where it holds no such encoder.
+    """
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}: train the image stage first")
+    weights = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
+    marker = "encoder."
+    found = {name.split(marker, 1)[1]: value for name, value in weights.items() if marker in name}
+    try:
+        expert.encoder.load_state_dict(found)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} holds no encoder of this size: train the image stage with the same channels"
+        ) from error

@@ -1,0 +1,110 @@
+"""The first stage of training: depth and pixel classes from one image. Its encoder is where the expert begins."""
+
+from __future__ import annotations
+
+import lightning
+import torch
+
+from sgrocc.labels import NUM_CLASSES, UNKNOWN
+from sgrocc.model.image_encoder import ImageEncoder
+from sgrocc.training.losses import (
+    LossWeights,
+    image_class_error,
+    log_depth_error,
+    log_depth_gradient_error,
+)
+from sgrocc.training.schedule import OptimiserConfig
+
+
+class ImageStage(lightning.LightningModule):
+    """channels: of the encoder's maps; imagenet: begin from ImageNet weights; weights, optimiser: see there."""
+
+    def __init__(
+        self,
+        channels: int = 64,
+        imagenet: bool = True,
+        weights: LossWeights | None = None,
+        optimiser: OptimiserConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = ImageEncoder(channels, imagenet)
+        self.weights = weights or LossWeights()
+        self.optimiser = optimiser or OptimiserConfig()
+
+    def training_step(self, batch: dict, _: int) -> torch.Tensor:
+        found = self.encoder(self.encoder.normalised(batch["image"]), batch["intrinsics"])
+        losses = image_losses(found, batch, self.weights)
+        total = sum(losses.values())
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
+        self.log("train/loss", total.detach(), prog_bar=True)
+        return total
+
+    def on_validation_epoch_start(self) -> None:
+        self._score = ImageScore()
+
+    def validation_step(self, batch: dict, _: int) -> None:
+        found = self.encoder(self.encoder.normalised(batch["image"]), batch["intrinsics"])
+        self._score.add(found, batch)
+        total = sum(image_losses(found, batch, self.weights).values())
+        self.log("val/loss", total, batch_size=len(batch["name"]))
+
+    def on_validation_epoch_end(self) -> None:
+        figures = self._score.figures()
+        for name, value in figures.items():
+            self.log(f"val/{name}", value, prog_bar=name == "abs_rel")
+
+    def configure_optimizers(self) -> dict:
+        return self.optimiser.build(self, int(self.trainer.estimated_stepping_batches))
+
+
+def image_losses(found, batch: dict, weights: LossWeights) -> dict[str, torch.Tensor]:
+    """The weighted losses of an encoder's `found` (ImageFeatures): depth, depth_gradient, image_classes."""
+    losses = {
+        "depth": log_depth_error(found.depth, batch["true_depth"]),
+        "depth_gradient": log_depth_gradient_error(found.depth, batch["true_depth"]),
+        "image_classes": image_class_error(found.class_logits, batch["image_labels"]),
+    }
+    return {name: value * getattr(weights, name) for name, value in losses.items()}
+
+
+class ImageScore:
+    """Depth errors, the mean over images, and the mIoU of pixels, whose voxels of all images are added up."""
+
+    def __init__(self) -> None:
+        self._depth: list[tuple[float, float, float]] = []
+        self._pairs = torch.zeros(NUM_CLASSES + 1, NUM_CLASSES + 1, dtype=torch.int64)
+
+    def add(self, found, batch: dict) -> None:
+        for depth, truth in zip(found.depth.detach(), batch["true_depth"], strict=True):
+            self._depth.append(depth_errors(depth, truth))
+        predicted = found.class_logits.detach().argmax(dim=1) + 1
+        truth = batch["image_labels"].long()
+        known = truth != UNKNOWN
+        pairs = truth[known] * (NUM_CLASSES + 1) + predicted[known]
+        self._pairs += torch.bincount(pairs.cpu(), minlength=self._pairs.numel()).view_as(self._pairs)
+
+    def figures(self) -> dict[str, float]:
+        """abs_rel, delta_1 (share with a ratio under 1.25), log_scale_error (deviation of whole images), pixel_miou."""
+        abs_rel, delta, scale = (float(sum(x) / len(x)) for x in zip(*self._depth, strict=True))
+        hits = self._pairs.diagonal()[1:].double()
+        union = (self._pairs.sum(0) + self._pairs.sum(1))[1:].double() - hits
+        return {
+            "abs_rel": abs_rel,
+            "delta_1": delta,
+            "log_scale_error": scale,
+            "pixel_miou": float((hits / union.clamp_min(1)).mean()),
+        }
+
+
+def depth_errors(depth: torch.Tensor, truth: torch.Tensor) -> tuple[float, float, float]:
+    """AbsRel, delta < 1.25, and |ln of the median ratio| of one depth map; truth 0 where unknown."""
+    known = truth > 0
+    d, t = depth[known].double(), truth[known].double()
+    if not len(t):
+        return 0.0, 1.0, 0.0
+    ratio = torch.maximum(d / t, t / d)
+    return (
+        float(((d - t).abs() / t).mean()),
+        float((ratio < 1.25).double().mean()),
+        float((torch.log(d) - torch.log(t)).median().abs()),
+    )
