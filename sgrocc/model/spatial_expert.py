@@ -43,8 +43,9 @@ class ExpertConfig:
 
 
 class ExpertOutput(NamedTuple):
-    """depth: (B, 1, H, W) metres along z, what the lifter used; own_depth: the network's; gaussians: (B, N, ...), in the
-    camera frame; class_logits: (B, 11, H / 4, W / 4) of pixels; steps: the anchors' means after each block, the first before.
+    """depth: (B, 1, H, W) metres along z, what the lifter used; own_depth: the network's; gaussians: (B, N, ...), in
+    the camera frame; class_logits: (B, 11, H / 4, W / 4) of pixels; steps: the anchors' means (B, N, 3) as they began
+    and after each block.
     """
 
     depth: torch.Tensor

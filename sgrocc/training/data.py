@@ -49,9 +49,9 @@ class Sample:
     """One frame for the network; with a leading batch axis after `collate`, but for `labels` and `name`.
 
     image: (3, H, W) float32, 0 to 1, RGB; intrinsics: (4,) fx, fy, cx, cy of that image in pixels; true_depth:
-    (1, H, W) metres, 0 where unknown; given_depth: (1, H, W) metres, the depth of a sensor or of another prior, 0 where there is
-    none; image_labels: (H / 4, W / 4) uint8, the class of what every fourth pixel shows, 255 where nobody knows;
-    rotation (3, 3), translation (3,): camera to the grid's corner, metres; labels: (X, Y, Z) uint8.
+    (1, H, W) metres, 0 where unknown; given_depth: (1, H, W) metres, the depth of a sensor or of another prior, 0
+    where there is none; image_labels: (H / 4, W / 4) uint8, the class of what every fourth pixel shows, 255 where
+    nobody knows; rotation (3, 3), translation (3,): camera to the grid's corner, metres; labels: (X, Y, Z) uint8.
     """
 
     image: torch.Tensor
