@@ -20,6 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
     _add_recording(commands)
     _add_eval(commands)
     _add_train(commands)
+    _add_ablate(commands)
+    _add_export(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options) or 0
@@ -190,9 +192,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--data", type=Path, help="folder of the data set (default: what the file says)")
     parser.add_argument("--out", type=Path, help="folder of this training (default out/train/NAME OF THE FILE)")
     parser.add_argument("--fresh", action="store_true", help="begin anew although there is a checkpoint")
-    parser.add_argument(
-        "overrides", nargs=argparse.REMAINDER, help="-- and values to change, as --trainer.max_epochs 3"
-    )
+    parser.add_argument("overrides", nargs=argparse.REMAINDER, help="-- and changes, as --trainer.max_epochs 3")
     parser.set_defaults(run=_train)
 
 
@@ -205,6 +205,84 @@ def _train(options: argparse.Namespace) -> None:
     if options.data:
         overrides += ["--data.config.root", str(options.data)]
     train(options.config, options.out or Path("out/train") / options.config.stem, overrides, fresh=options.fresh)
+
+
+def _add_ablate(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "ablate",
+        help="train and score variants of the model",
+        description="Train every row of the paper's tables on the same few samples and score it on the same frames. "
+        "What was run before is kept; --tables prints what there is.",
+    )
+    parser.add_argument("--data", type=Path, help="folder of SynthRooms")
+    parser.add_argument("--encoder", type=Path, help="checkpoint of the image stage")
+    parser.add_argument("--out", type=Path, default=Path("out/ablations"), help="folder (default out/ablations)")
+    parser.add_argument("--rows", help="names with commas between (default: all)")
+    parser.add_argument("--seeds", type=_positive, default=3, help="of each row at most (default 3)")
+    parser.add_argument("--samples", type=_positive, default=2000, help="of training, for each row (default 2000)")
+    parser.add_argument("--frames", type=_positive, default=200, help="of the test split (default 200)")
+    parser.add_argument("--jobs", type=_positive, default=os.cpu_count(), help="rows at a time (default: cores)")
+    parser.add_argument("--tables", action="store_true", help="train nothing, print the tables")
+    parser.set_defaults(run=_ablate)
+
+
+def _ablate(options: argparse.Namespace) -> None:
+    from sgrocc.training import ablations
+
+    if not options.tables:
+        if options.data is None or options.encoder is None:
+            raise ValueError("there is nothing to train on: give --data and --encoder, or --tables alone")
+        rows = options.rows.split(",") if options.rows else list(ablations.ROWS)
+        budget = ablations.Budget(samples=options.samples, frames=options.frames)
+        ablations.run(rows, options.data, options.encoder, options.out, budget, options.jobs, options.seeds)
+    for table in ablations.TABLES.values():
+        print(ablations.markdown(table, options.out))
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write a trained model for a robot",
+        description="Write a checkpoint as an ONNX file with its manifest and check that onnxruntime gives what torch "
+        "gives. With --data, the spread of the model's own depth is measured on the validation split.",
+    )
+    parser.add_argument("--checkpoint", required=True, type=Path, help="of the expert stage")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the model; its name is the model's")
+    parser.add_argument("--data", type=Path, help="folder of the data set it was trained on")
+    parser.add_argument(
+        "--depth-sigma-m", type=float, nargs=2, metavar=("CONSTANT", "FACTOR"), help="instead of --data"
+    )
+    parser.add_argument(
+        "--prior", default="own", help="own (default), or a Depth Anything V2 model: its hub name, folder or .pth file"
+    )
+    parser.add_argument("--trained-on", default="SynthRooms, split train: generated rooms, no photographs")
+    parser.add_argument("--licence", default="Apache-2.0", help="of the weights, the prior's included")
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from sgrocc.export.onnx_export import export, measured_depth_sigma_m
+    from sgrocc.model.depth_priors import load_prior
+    from sgrocc.training.torch_expert import load_expert
+
+    if (options.data is None) == (options.depth_sigma_m is None):
+        raise ValueError("the spread of the depth must be measured or given: use --data or --depth-sigma-m")
+    expert = load_expert(options.checkpoint)
+    expert.prior = load_prior(options.prior)
+    sigma = options.depth_sigma_m or measured_depth_sigma_m(expert, options.data)
+    difference = export(
+        expert,
+        options.out,
+        name=options.out.name,
+        description=f"Spatial Expert, depth prior: {options.prior}. See the model card beside it.",
+        trained_on=options.trained_on,
+        depth_sigma_m=tuple(sigma),
+        licence=options.licence,
+    )
+    print(
+        f"{options.out}: depth sigma {sigma[0]:.3f} m + {sigma[1]:.3f} of the depth; onnxruntime differs from torch by "
+        f"{difference:.1e} at most"
+    )
 
 
 def _positive(text: str) -> int:

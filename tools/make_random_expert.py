@@ -7,17 +7,15 @@ Run, from the root of the repository: python -m tools.make_random_expert [--out 
 from __future__ import annotations
 
 import argparse
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import onnx
-import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from sgrocc.gaussians import MAX_SCALE_M, MIN_SCALE_M
-from sgrocc.inference.manifest import MANIFEST_FILE, OPSET, SCHEMA_VERSION
-from sgrocc.labels import CLASS_NAMES, NUM_CLASSES
+from sgrocc.inference.manifest import OPSET, save_model
+from sgrocc.labels import NUM_CLASSES
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH, HEIGHT = 160, 120
@@ -162,45 +160,30 @@ def _means(graph: Graph, raw_offset: str, depth: str) -> None:
     graph.add("Concat", graph.add("Mul", rays, depth), depth, axis=2, name="means")
 
 
-def build_manifest(onnx_bytes: bytes, seed: int) -> dict:
-    """What models/random_expert/manifest.yaml holds."""
-
-    def tensors(shapes: dict[str, tuple[int, ...]]) -> dict:
-        return {name: {"shape": list(shape), "dtype": "float32"} for name, shape in shapes.items()}
-
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "name": "random_expert",
-        "description": (
-            "Random weights. It proves the path from an image to the map and predicts nonsense: "
-            "for tests only, never the default, never on a robot."
-        ),
-        "onnx": "expert.onnx",
-        "sha256": hashlib.sha256(onnx_bytes).hexdigest(),
-        "opset": OPSET,
-        "inputs": tensors(INPUTS),
-        "outputs": tensors(OUTPUTS),
-        "image": {"width": WIDTH, "height": HEIGHT, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
-        "classes": list(CLASS_NAMES),
-        "resolution_m": 0.08,
-        "feature_size": FEATURE_SIZE,
-        "depth_sigma_m": [0.1, 0.05],
-        "takes_depth": True,
-        "intrinsics": "scaled_to_input",
-        "semantic": True,
-        "trained_on": f"nothing: the weights are random numbers of seed {seed}",
-        "licence": "Apache-2.0",
-    }
-
-
 def write_model(folder: Path, seed: int) -> None:
     """Write expert.onnx and manifest.yaml into `folder`, which is made where it is missing."""
-    onnx_bytes = build_model(seed).SerializeToString(deterministic=True)
-    manifest = build_manifest(onnx_bytes, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / manifest["onnx"]).write_bytes(onnx_bytes)
-    text = yaml.safe_dump(manifest, sort_keys=False, default_flow_style=None, width=110)
-    (folder / MANIFEST_FILE).write_text("# Made by tools/make_random_expert.py.\n" + text, encoding="utf-8")
+    save_model(
+        folder,
+        build_model(seed).SerializeToString(deterministic=True),
+        "Made by tools/make_random_expert.py.",
+        {
+            "name": "random_expert",
+            "description": (
+                "Random weights. It proves the path from an image to the map and predicts nonsense: "
+                "for tests only, never the default, never on a robot."
+            ),
+            "inputs": INPUTS,
+            "outputs": OUTPUTS,
+            "image": {"width": WIDTH, "height": HEIGHT, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+            "resolution_m": 0.08,
+            "feature_size": FEATURE_SIZE,
+            "depth_sigma_m": [0.1, 0.05],
+            "takes_depth": True,
+            "semantic": True,
+            "trained_on": f"nothing: the weights are random numbers of seed {seed}",
+            "licence": "Apache-2.0",
+        },
+    )
 
 
 def main() -> None:

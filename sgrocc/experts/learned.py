@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from PIL import Image
 
@@ -30,6 +33,8 @@ class LearnedExpert:
             )
         self.manifest = manifest
         self.depth_source = "topic" if use_sensor_depth else "network"
+        # The tolerance of eq. 6 is that of whoever measured: a sensor's, or the network's own.
+        self._depth_sigma_m = (0.5 * manifest.resolution_m, 0.0) if use_sensor_depth else manifest.depth_sigma_m
         self._engine = engine
         width, height = manifest.image_width, manifest.image_height
         self(
@@ -46,17 +51,16 @@ class LearnedExpert:
         Raises ValueError for an image that is not RGB or not of its camera, for sensor depth that is missing, and for
         a network that answers with numbers that are not finite.
         """
-        width, height = self.manifest.image_width, self.manifest.image_height
-        camera = frame.camera.resized(width, height)
-        inputs = {
-            "image": self._network_image(frame),
-            "intrinsics": np.array([[camera.fx, camera.fy, camera.cx, camera.cy]], np.float32),
-        }
-        sensor_depth = np.zeros((height, width), np.float32)
-        if self.depth_source == "topic":
-            sensor_depth = _resized_depth(frame.depth, width, height)
-        if self.manifest.takes_depth:
-            inputs["sensor_depth"] = sensor_depth[None, None]
+        m = self.manifest
+        if self.depth_source == "topic" and frame.depth is None:
+            raise ValueError("the frame has no sensor depth: connect a depth image or set depth_source to network")
+        if self.depth_source == "network":
+            frame = replace(frame, depth=None)
+        inputs = network_inputs(frame, m.image_width, m.image_height, m.image_mean, m.image_std)
+        camera = frame.camera.resized(m.image_width, m.image_height)
+        sensor_depth = inputs["sensor_depth"][0, 0]
+        if not m.takes_depth:
+            del inputs["sensor_depth"]
         outputs = self._engine.infer(inputs)
         for name, array in outputs.items():
             if not np.isfinite(array).all():
@@ -64,27 +68,34 @@ class LearnedExpert:
                     f"the model {self.manifest.name} answered with NaN or infinity in its {name}: choose another model"
                 )
         depth = np.where(sensor_depth > 0, sensor_depth, np.maximum(outputs["depth"][0, 0], 0))
-        return Prediction(depth, camera, _gaussians(outputs), self.manifest.semantic, self.manifest.depth_sigma_m)
-
-    def _network_image(self, frame: Frame) -> np.ndarray:
-        """(1, 3, h, w) float32: the image at the network's size, divided by 255, less the mean, over the std."""
-        image, camera = frame.image, frame.camera
-        if image.dtype != np.uint8 or image.shape != (camera.height, camera.width, 3):
-            raise ValueError(
-                f"the image is {image.dtype} of shape {image.shape}, but its camera_info makes it "
-                f"uint8 RGB of shape {(camera.height, camera.width, 3)}: publish both from the same camera"
-            )
-        size = (self.manifest.image_width, self.manifest.image_height)
-        resized = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
-        mean, std = (np.array(v, np.float32) for v in (self.manifest.image_mean, self.manifest.image_std))
-        normalised = (np.asarray(resized, np.float32) / np.float32(255) - mean) / std
-        return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None])
+        return Prediction(depth, camera, _gaussians(outputs), self.manifest.semantic, self._depth_sigma_m)
 
 
-def _resized_depth(depth: np.ndarray | None, width: int, height: int) -> np.ndarray:
+def network_inputs(frame: Frame, width: int, height: int, mean: Sequence[float], std: Sequence[float]) -> dict:
+    """What a network for images of `width` x `height` is given of a frame, all float32: `image` (1, 3, h, w), resized,
+    divided by 255, less the mean, over the std; `intrinsics` (1, 4) of that; `sensor_depth` (1, 1, h, w) metres, 0
+    where invalid, and everywhere for a frame without depth. Raises ValueError for an image that is not RGB of its camera.
+    """
+    image, camera = frame.image, frame.camera
+    if image.dtype != np.uint8 or image.shape != (camera.height, camera.width, 3):
+        raise ValueError(
+            f"the image is {image.dtype} of shape {image.shape}, but its camera_info makes it "
+            f"uint8 RGB of shape {(camera.height, camera.width, 3)}: publish both from the same camera"
+        )
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    mean, std = (np.array(values, np.float32) for values in (mean, std))
+    normalised = (np.asarray(resized, np.float32) / np.float32(255) - mean) / std
+    camera = camera.resized(width, height)
+    depth = np.zeros((height, width), np.float32) if frame.depth is None else _resized_depth(frame.depth, width, height)
+    return {
+        "image": np.ascontiguousarray(normalised.transpose(2, 0, 1)[None]),
+        "intrinsics": np.array([[camera.fx, camera.fy, camera.cx, camera.cy]], np.float32),
+        "sensor_depth": depth[None, None],
+    }
+
+
+def _resized_depth(depth: np.ndarray, width: int, height: int) -> np.ndarray:
     """(height, width) float32 metres, 0 where invalid: the nearest pixel, as a mean across an edge lies in the air."""
-    if depth is None:
-        raise ValueError("the frame has no sensor depth: connect a depth image or set depth_source to network")
     if depth.ndim != 2 or not depth.size:
         raise ValueError(f"the depth image has shape {depth.shape}: it must be (height, width) in metres")
     rows, columns = (((2 * np.arange(n) + 1) * m) // (2 * n) for n, m in zip((height, width), depth.shape))

@@ -15,6 +15,7 @@ from sgrocc.labels import CLASS_NAMES, NUM_CLASSES
 SCHEMA_VERSION = 1
 OPSET = 18
 MANIFEST_FILE = "manifest.yaml"
+ONNX_FILE = "expert.onnx"
 _MAX_MANIFEST_BYTES = 64 * 1024
 
 
@@ -82,6 +83,41 @@ def load_manifest(folder: str | Path) -> ModelManifest:
     if digest != fields["sha256"]:
         raise ValueError(f"{onnx_path} is corrupt, its sha256 is not the one in the manifest: fetch the model again")
     return ModelManifest(onnx_path=onnx_path, **fields)
+
+
+def save_model(folder: str | Path, onnx_bytes: bytes, made_by: str, fields: dict) -> Path:
+    """Write the ONNX file and its manifest into `folder`, which is made where it is missing, and check both.
+
+    fields: name, description, inputs and outputs ({name: shape}), image (width, height, mean, std), resolution_m,
+    feature_size, depth_sigma_m, takes_depth, semantic, trained_on, licence; the rest follows. made_by: the first line's
+    comment. Returns the manifest's path. Raises ValueError where the fields are not those of a manifest.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def tensors(shapes: dict[str, tuple[int, ...]]) -> dict:
+        return {name: {"shape": list(shape), "dtype": "float32"} for name, shape in shapes.items()}
+
+    tree = {
+        "schema_version": SCHEMA_VERSION,
+        "name": fields["name"],
+        "description": fields["description"],
+        "onnx": ONNX_FILE,
+        "sha256": hashlib.sha256(onnx_bytes).hexdigest(),
+        "opset": OPSET,
+        "inputs": tensors(fields["inputs"]),
+        "outputs": tensors(fields["outputs"]),
+        "image": fields["image"],
+        "classes": list(CLASS_NAMES),
+        "intrinsics": "scaled_to_input",
+    }
+    tree |= {key: value for key, value in fields.items() if key not in tree}
+    _checked(tree)
+    (folder / ONNX_FILE).write_bytes(onnx_bytes)
+    path = folder / MANIFEST_FILE
+    text = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=110)
+    path.write_text(f"# {made_by}\n{text}", encoding="utf-8")
+    return path
 
 
 def _read(path: Path) -> bytes:

@@ -97,9 +97,8 @@ class Lifting(nn.Module):
         size = (depth.shape[2], depth.shape[3])
         pixels = self.sampled_pixels(queries, anchors, intrinsics)
         k, groups = pixels.shape[2], self.groups
-        read = [sample(level, pixels, size) for level in levels]  # each (B, C, R, K)
-        values = torch.stack(read, dim=-2).permute(0, 2, 1, 3, 4)  # (B, R, C, L, K)
-        values = values.reshape(batch, rays, groups, channels // groups, self.levels * k)
+        read = [sample(level, pixels, size).transpose(1, 2) for level in levels]  # each (B, R, C, K)
+        values = torch.cat(read, dim=-1).view(batch, rays, groups, channels // groups, self.levels * k)
         weights = self.weights(queries).view(batch, rays, samples, groups, self.levels * k)
         weights = self.dropout(torch.softmax(weights, dim=-1))
         weights = weights.view(batch, rays, samples, groups, self.levels, k)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import asdict
 
 import lightning
 import numpy as np
@@ -14,7 +14,7 @@ from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
 from sgrocc.labels import NUM_CLASSES, UNKNOWN
 from sgrocc.model.spatial_expert import ExpertConfig, ExpertOutput, SpatialExpert
 from sgrocc.model.voxels import known_voxels, tiles_of
-from sgrocc.training.image_stage import ImageScore, image_losses
+from sgrocc.training.image_stage import ImageScore, image_losses, load_encoder
 from sgrocc.training.losses import LossWeights, focal, geometric_scale, lovasz_softmax, semantic_scale
 from sgrocc.training.schedule import OptimiserConfig
 
@@ -35,7 +35,7 @@ class ExpertStage(lightning.LightningModule):
         super().__init__()
         self.expert = SpatialExpert(config or ExpertConfig(), imagenet and encoder_from is None)
         if encoder_from is not None:
-            load_encoder(self.expert, encoder_from)
+            load_encoder(self.expert.encoder, encoder_from)
         self.weights = weights or LossWeights()
         self.optimiser = optimiser or OptimiserConfig()
 
@@ -105,6 +105,9 @@ class ExpertStage(lightning.LightningModule):
         for name, value in (self._score.figures() | self._image_score.figures()).items():
             self.log(f"val/{name}", value, prog_bar=name in ("sc_iou", "miou"))
 
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["expert_config"] = asdict(self.expert.config)
+
     def configure_optimizers(self) -> dict:
         return self.optimiser.build(self, int(self.trainer.estimated_stepping_batches))
 
@@ -153,22 +156,3 @@ def in_view(batch: dict, index: int) -> torch.Tensor:
     _, tiles = tiles_of(labels, labels)
     _, seen_tiles = tiles_of(labels, torch.from_numpy(seen).to(labels.device))
     return seen_tiles[tiles != UNKNOWN]
-
-
-def load_encoder(expert: SpatialExpert, checkpoint: str | Path) -> None:
-    """Load the encoder of an image stage's, or an expert stage's, checkpoint into an expert.
-
-    Raises FileNotFoundError where it is missing and ValueError where it holds no such encoder.
-    """
-    path = Path(checkpoint)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}: train the image stage first")
-    weights = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
-    marker = "encoder."
-    found = {name.split(marker, 1)[1]: value for name, value in weights.items() if marker in name}
-    try:
-        expert.encoder.load_state_dict(found)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path} holds no encoder of this size: train the image stage with the same channels"
-        ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import lightning
 import torch
 
@@ -17,17 +19,22 @@ from sgrocc.training.schedule import OptimiserConfig
 
 
 class ImageStage(lightning.LightningModule):
-    """channels: of the encoder's maps; imagenet: begin from ImageNet weights; weights, optimiser: see there."""
+    """channels: of the encoder's maps; encoder_from: checkpoint to begin from (None: ImageNet weights, with
+    `imagenet`); weights, optimiser: see there.
+    """
 
     def __init__(
         self,
         channels: int = 64,
+        encoder_from: str | None = None,
         imagenet: bool = True,
         weights: LossWeights | None = None,
         optimiser: OptimiserConfig | None = None,
     ) -> None:
         super().__init__()
-        self.encoder = ImageEncoder(channels, imagenet)
+        self.encoder = ImageEncoder(channels, imagenet and encoder_from is None)
+        if encoder_from is not None:
+            load_encoder(self.encoder, encoder_from)
         self.weights = weights or LossWeights()
         self.optimiser = optimiser or OptimiserConfig()
 
@@ -65,6 +72,25 @@ def image_losses(found, batch: dict, weights: LossWeights) -> dict[str, torch.Te
         "image_classes": image_class_error(found.class_logits, batch["image_labels"]),
     }
     return {name: value * getattr(weights, name) for name, value in losses.items()}
+
+
+def load_encoder(encoder: ImageEncoder, checkpoint: str | Path) -> None:
+    """Load the encoder of an image stage's, or an expert stage's, checkpoint into another.
+
+    Raises FileNotFoundError where it is missing and ValueError where it holds no such encoder.
+    """
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}: train the image stage first")
+    weights = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
+    marker = "encoder."
+    found = {name.split(marker, 1)[1]: value for name, value in weights.items() if marker in name}
+    try:
+        encoder.load_state_dict(found)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} holds no encoder of this size: train the image stage with the same channels"
+        ) from error
 
 
 class ImageScore:

@@ -1,0 +1,97 @@
+"""A torch expert under the benchmark's protocols, as its exported file would run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sgrocc.datasets.layout import VOXEL_M
+from sgrocc.evaluation.predictors import LocalPrediction, expert_frame, pose_in_grid
+from sgrocc.experts.learned import network_inputs
+from sgrocc.gaussians import Gaussians
+from sgrocc.geometry import Pose, VoxelGrid
+from sgrocc.labels import FREE, most_likely_class
+from sgrocc.model.anchors import AnchorConfig
+from sgrocc.model.lifting import LiftingConfig
+from sgrocc.model.refinement import RefinementConfig
+from sgrocc.model.spatial_expert import ExpertConfig, ExpertOutput, SpatialExpert
+from sgrocc.splatting import splat_grid
+
+if TYPE_CHECKING:
+    from sgrocc.datasets.occscannet import LocalFrame
+
+_PARTS = {"anchors": AnchorConfig, "lifting": LiftingConfig, "refinement": RefinementConfig}
+
+
+def expert_config(fields: dict) -> ExpertConfig:
+    """An ExpertConfig from nested dictionaries, as `asdict` makes them."""
+    parts = {name: make(**fields[name]) for name, make in _PARTS.items() if name in fields}
+    return ExpertConfig(**{**fields, **parts})
+
+
+def load_expert(checkpoint: str | Path) -> SpatialExpert:
+    """The expert of an ExpertStage's checkpoint, in evaluation mode. Raises FileNotFoundError or ValueError."""
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}: train the model first, or name another")
+    content = torch.load(path, map_location="cpu", weights_only=False)
+    if "expert_config" not in content:
+        raise ValueError(f"{path} is not a checkpoint of the expert stage: train with config/train/*_local.yaml")
+    expert = SpatialExpert(expert_config(content["expert_config"]), imagenet=False)
+    prefix = "expert."
+    weights = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+    expert.load_state_dict(weights)
+    return expert.eval()
+
+
+class TorchLocal:
+    """The local protocol's predictor. depth: true, sensor, network, or a function (depth, camera, rng) of the true one;
+
+    pose_noise_m, pose_noise_share: deviations of an error of the camera's place, in metres and as a share of the median
+    depth, drawn for each frame.
+    """
+
+    def __init__(
+        self, expert: SpatialExpert, depth="network", pose_noise_m: float = 0.0, pose_noise_share: float = 0.0
+    ):
+        self.expert = expert.eval()
+        self.depth = depth
+        self.noise = pose_noise_m, pose_noise_share
+
+    @torch.no_grad()
+    def output(self, frame: LocalFrame) -> ExpertOutput:
+        """What the expert makes of a frame."""
+        config = self.expert.config
+        kind = self.depth if isinstance(self.depth, str) else "true"
+        shown = expert_frame(frame, kind)
+        inputs = network_inputs(shown, config.width, config.height, self.expert.encoder.mean, self.expert.encoder.std)
+        if not isinstance(self.depth, str):
+            rng = np.random.default_rng([7, frame.frame])
+            inputs["sensor_depth"] = self.depth(inputs["sensor_depth"][0, 0], rng)[None, None]
+        pose = pose_in_grid(frame.pose, frame.grid)
+        tensors = [torch.from_numpy(inputs[name]) for name in ("image", "intrinsics", "sensor_depth")]
+        rotation, translation = (
+            torch.from_numpy(a[None].astype(np.float32)) for a in (pose.rotation, pose.translation)
+        )
+        return self.expert(*tensors, rotation, translation)
+
+    def predict(self, frame: LocalFrame) -> LocalPrediction:
+        """Labels of the frame's grid."""
+        output = self.output(frame)
+        pose = pose_in_grid(frame.pose, frame.grid)
+        if any(self.noise):
+            rng = np.random.default_rng([11, frame.frame])
+            deviation = self.noise[0] + self.noise[1] * float(output.depth.median())
+            pose = Pose(pose.rotation, pose.translation + rng.normal(0.0, deviation, 3))
+        gaussians = Gaussians(*(tensor[0].numpy() for tensor in output.gaussians)).transformed(pose)
+        grid = VoxelGrid(np.zeros(3), frame.grid.shape, VOXEL_M)
+        empty = self.expert.empty_logit
+        options = {} if empty is None else {"empty_logit": float(empty)}
+        occupancy, scores = splat_grid(gaussians, grid, aggregation=self.expert.config.aggregation, **options)
+        labels = np.full(grid.shape, FREE, np.uint8)
+        occupied = occupancy >= 0.5
+        labels[occupied] = most_likely_class(scores[occupied])
+        return LocalPrediction(labels, None)
