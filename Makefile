@@ -45,7 +45,7 @@ synthrooms: python
 DATA ?= out/synthrooms
 train: python
 	@$(PYTHON) tools/set_up.py --synth --train
-	@for stage in image local; do \
+	@for stage in image image_full local; do \
 		$(VENV_PYTHON) -m sgrocc train --config config/train/compact_$$stage.yaml --data "$(DATA)" || exit; done
 
 soak: set-up

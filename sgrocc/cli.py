@@ -19,9 +19,11 @@ def main(arguments: list[str] | None = None) -> int:
     _add_data(commands)
     _add_recording(commands)
     _add_eval(commands)
+    _add_eval_recording(commands)
     _add_train(commands)
     _add_ablate(commands)
     _add_export(commands)
+    _add_figure(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options) or 0
@@ -182,6 +184,53 @@ def _eval(options: argparse.Namespace) -> None:
     benchmark.run(options)
 
 
+def _add_eval_recording(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "eval-recording",
+        help="score a model's depth and classes on a real recording",
+        description="Compare a model's own depth with the recorded one, and its classes with points labelled by hand.",
+    )
+    parser.add_argument("recording", type=Path, help="folder of a posed RGB-D recording")
+    parser.add_argument("--model", required=True, type=Path, help="folder of an exported model")
+    parser.add_argument("--labels", type=Path, help="JSON file of labelled points")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.set_defaults(run=_eval_recording)
+
+
+def _eval_recording(options: argparse.Namespace) -> None:
+    import json
+
+    from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
+    from sgrocc.evaluation import recording_score
+    from sgrocc.experts.learned import LearnedExpert
+    from sgrocc.inference.engine import load_engine
+    from sgrocc.inference.manifest import load_manifest
+
+    sequence = PosedRgbdSequence(options.recording)
+    manifest = load_manifest(options.model)
+    engine = load_engine(manifest)
+    figures = {"depth": recording_score.depth_figures(LearnedExpert(manifest, engine), sequence)}
+    depth = figures["depth"]
+    for kind in ("raw", "aligned"):
+        print(
+            f"depth, {kind:<8} AbsRel {depth[kind]['abs_rel']:.3f}   delta < 1.25 {100 * depth[kind]['delta_1']:.1f} %"
+        )
+    print(
+        "true over own depth, median of a frame: {median:.2f} (10 to 90 %: {low:.2f} to {high:.2f})".format(
+            **depth["scale"]
+        )
+    )
+    for source in ("network", "sensor") if options.labels else ():
+        expert = LearnedExpert(manifest, engine, use_sensor_depth=source == "sensor")
+        classes = recording_score.class_figures(expert, sequence, options.labels, source == "sensor")
+        figures[f"classes_{source}_depth"] = classes
+        named = ", ".join(f"{name} {right}/{count}" for name, (right, count) in classes["per_class"].items())
+        print(f"classes, {source} depth: {100 * classes['accuracy']:.1f} % of {classes['points']} points; {named}")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
 def _add_train(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "train",
@@ -220,7 +269,8 @@ def _add_ablate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--rows", help="names with commas between (default: all)")
     parser.add_argument("--seeds", type=_positive, default=3, help="of each row at most (default 3)")
     parser.add_argument("--samples", type=_positive, default=2000, help="of training, for each row (default 2000)")
-    parser.add_argument("--frames", type=_positive, default=200, help="of the test split (default 200)")
+    parser.add_argument("--frames", type=_positive, default=200, help="that are scored (default 200)")
+    parser.add_argument("--split", default="test", help="that is scored (default test; val to choose settings)")
     parser.add_argument("--jobs", type=_positive, default=os.cpu_count(), help="rows at a time (default: cores)")
     parser.add_argument("--tables", action="store_true", help="train nothing, print the tables")
     parser.set_defaults(run=_ablate)
@@ -233,7 +283,7 @@ def _ablate(options: argparse.Namespace) -> None:
         if options.data is None or options.encoder is None:
             raise ValueError("there is nothing to train on: give --data and --encoder, or --tables alone")
         rows = options.rows.split(",") if options.rows else list(ablations.ROWS)
-        budget = ablations.Budget(samples=options.samples, frames=options.frames)
+        budget = ablations.Budget(samples=options.samples, frames=options.frames, split=options.split)
         ablations.run(rows, options.data, options.encoder, options.out, budget, options.jobs, options.seeds)
     for table in ablations.TABLES.values():
         print(ablations.markdown(table, options.out))
@@ -283,6 +333,31 @@ def _export(options: argparse.Namespace) -> None:
         f"{options.out}: depth sigma {sigma[0]:.3f} m + {sigma[1]:.3f} of the depth; onnxruntime differs from torch by "
         f"{difference:.1e} at most"
     )
+
+
+def _add_figure(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "figure",
+        help="draw one of the paper's figures",
+        description="gates: from above, at three tolerances; anchors: by their distance to the surface; points: where "
+        "anchors at depth edges look; comparison: maps of several methods; tradeoff: score and cost over K.",
+    )
+    parser.add_argument("name", choices=("gates", "anchors", "points", "comparison", "tradeoff"))
+    parser.add_argument("--data", type=Path, default=Path("out/synthrooms"), help="folder of a data set")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--frame", type=int, default=0, help="its number in the split (default 0)")
+    parser.add_argument("--checkpoint", type=Path, help="of the expert stage (default: the ablations' base)")
+    parser.add_argument("--encoder", type=Path, help="checkpoint of the image stage that the ablations began from")
+    parser.add_argument("--ablations", type=Path, default=Path("out/ablations"), help="folder of sgrocc ablate")
+    parser.add_argument("--out", type=Path, default=Path("out/figures"), help="folder (default out/figures)")
+    parser.set_defaults(run=_figure)
+
+
+def _figure(options: argparse.Namespace) -> None:
+    from sgrocc.training.figures import draw
+
+    o = options
+    print(draw(o.name, o.out, o.data, o.split, o.frame, o.checkpoint, o.encoder, o.ablations))
 
 
 def _positive(text: str) -> int:

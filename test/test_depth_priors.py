@@ -7,7 +7,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -55,7 +54,7 @@ def small_model(kind="metric", max_depth=20):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             weight = name.endswith(".weight") and parameter.ndim > 1
-            deviation = 1.5 * parameter[0].numel() ** -0.5 if weight else 0.2
+            deviation = parameter[0].numel() ** -0.5 if weight else 0.2
             parameter.copy_(deviation * torch.randn(parameter.shape, generator=random) + ("norm" in name))
     return model.eval()
 
@@ -119,7 +118,7 @@ def test_depth_has_the_size_of_the_own_depth_and_is_positive(height, width, batc
 
 def test_depth_stays_below_the_models_maximum():
     near, far = (DepthAnythingV2(small_model(max_depth=m))(*inputs()) for m in (5, 20))
-    assert near.max() <= 5 and far.max() <= 20
+    assert 1 < near.max() < 5 and 4 < far.max() < 20
     torch.testing.assert_close(4 * near, far)
 
 
@@ -131,22 +130,14 @@ def test_depth_is_above_zero_where_the_sigmoid_is_not():
 
 @pytest.mark.parametrize("height, size", [(None, (252, 336)), (518, (518, 686)), (250, (252, 336)), (1, (14, 14))])
 def test_the_model_sees_whole_patches_in_imagenets_normalisation(height, size):
-    class Seeing(torch.nn.Module):
-        config = small_model().config
-
-        def forward(self, pixel_values):
-            self.seen = pixel_values
-            return transformers.modeling_outputs.DepthEstimatorOutput(predicted_depth=pixel_values[:, 0] + 9)
-
-    model = Seeing()
+    model, seen = small_model(), []
+    model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["pixel_values"]), with_kwargs=True)
     colour = torch.tensor([0.2, 0.5, 0.9]).view(1, 3, 1, 1)
     image = ((colour - 0.5) / 0.5).expand(1, 3, 240, 320)
     depth = DepthAnythingV2(model, height)(image, INTRINSICS, torch.ones(1, 1, 240, 320))
-    expected = (colour - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)) / torch.tensor(
-        [0.229, 0.224, 0.225]
-    ).view(1, 3, 1, 1)
-    assert model.seen.shape == (1, 3, *size) and depth.shape == (1, 1, 240, 320)
-    torch.testing.assert_close(model.seen, expected.expand_as(model.seen))
+    mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    assert seen[0].shape == (1, 3, *size) and depth.shape == (1, 1, 240, 320)
+    torch.testing.assert_close(seen[0], ((colour - mean) / std).expand_as(seen[0]))
 
 
 def test_the_prior_is_frozen_and_stays_in_evaluation():
@@ -325,6 +316,7 @@ def test_the_exported_prior_is_the_same(tmp_path):
     model = onnx.load_from_string(buffer.getvalue())
     onnx.checker.check_model(model, full_check=True)
     assert {entry.domain: entry.version for entry in model.opset_import}[""] == OPSET
+    assert not {"IsNaN", "If", "Loop", "Scan", "ScatterND", "NonZero"} & {node.op_type for node in model.graph.node}
     shape = model.graph.output[0].type.tensor_type.shape
     assert [dimension.dim_value for dimension in shape.dim] == [1, 1, HEIGHT, WIDTH]
     options = onnxruntime.SessionOptions()

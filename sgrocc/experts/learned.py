@@ -74,7 +74,7 @@ class LearnedExpert:
 def network_inputs(frame: Frame, width: int, height: int, mean: Sequence[float], std: Sequence[float]) -> dict:
     """What a network for images of `width` x `height` is given of a frame, all float32: `image` (1, 3, h, w), resized,
     divided by 255, less the mean, over the std; `intrinsics` (1, 4) of that; `sensor_depth` (1, 1, h, w) metres, 0
-    where invalid, and everywhere for a frame without depth. Raises ValueError for an image that is not RGB of its camera.
+    where invalid, and everywhere for a frame without depth. Raises ValueError for an image not of its camera.
     """
     image, camera = frame.image, frame.camera
     if image.dtype != np.uint8 or image.shape != (camera.height, camera.width, 3):

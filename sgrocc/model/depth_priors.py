@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from sgrocc.model.efficientnet_lite import MEAN, STD
+
+if TYPE_CHECKING:
+    from transformers import DepthAnythingConfig, PreTrainedModel
 
 #: Checkpoints of Depth-Anything-V2 that give metres indoors, as `load_prior` takes them, and their licences. What is
 #: exported with one of them inside is under its licence too. The authors' repository says Apache-2.0 of Small and
@@ -51,18 +55,20 @@ class OwnDepth(DepthPrior):
 class DepthAnythingV2(DepthPrior):
     """Depth-Anything-V2 with a metric head (Yang et al., 2024): frozen, always in evaluation mode, without gradients.
 
-    model: a DepthAnythingForDepthEstimation of transformers. height: of the image it is shown, pixels, rounded up to
-    whole patches; None: that of the expert's image; the width keeps the aspect (320x240 becomes 336x252). It has no use
-    for intrinsics: its metres are right for a lens like those it was trained with. Raises ValueError for a model whose
-    depth is not in metres.
+    model: a DepthAnythingForDepthEstimation of transformers; it is kept and set up, not copied. height: of the image it
+    is shown, pixels, rounded up to whole patches; None: that of the expert's image; the width keeps the aspect (320x240
+    becomes 336x252). It has no use for intrinsics: its metres are right for a lens like those it was trained with.
+    Raises ValueError for a model whose depth is not in metres.
     """
 
-    def __init__(self, model: nn.Module, height: int | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, height: int | None = None) -> None:
         super().__init__()
         if model.config.depth_estimation_type != "metric":
             raise ValueError("this Depth-Anything-V2 gives depth without a scale: take a Metric-Indoor checkpoint")
         if height is not None and height < 1:
             raise ValueError(f"the prior's image cannot be {height} pixels high: give at least 1, or none at all")
+        # The fused attention comes out of the ONNX exporter with an IsNaN, this one with plain products.
+        model.set_attn_implementation("eager")
         self.model = model
         self.height = height
         # From the expert's normalisation to the model's, in one step.
@@ -84,12 +90,14 @@ class DepthAnythingV2(DepthPrior):
         path = Path(name_or_path)
         if path.suffix == ".pth":
             return cls(_from_authors(path), height)
-        if not path.is_dir() and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name_or_path)):
+        name = str(name_or_path)
+        # An empty name is the path of the working folder.
+        if not name or not (path.is_dir() or re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name)):
             raise FileNotFoundError(
-                f"there is no depth prior {name_or_path}: use own, a folder, a .pth file or a name like "
+                f"there is no depth prior {name!r}: use own, a folder, a .pth file or a name like "
                 f"{next(iter(CHECKPOINTS))}"
             )
-        return cls(_from_transformers(str(name_or_path)), height)
+        return cls(_from_transformers(name), height)
 
     def train(self, mode: bool = True) -> DepthAnythingV2:
         return super().train(False)
@@ -123,7 +131,7 @@ def filled(given: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     return torch.where(given > 0, given, own * torch.exp(mean))
 
 
-def _from_transformers(name: str) -> nn.Module:
+def _from_transformers(name: str) -> PreTrainedModel:
     from transformers import DepthAnythingForDepthEstimation  # slow to import, and most experts do without
 
     try:
@@ -143,7 +151,7 @@ def _from_transformers(name: str) -> nn.Module:
     return model
 
 
-def _from_authors(path: Path) -> nn.Module:
+def _from_authors(path: Path) -> PreTrainedModel:
     from transformers import DepthAnythingForDepthEstimation
 
     if not path.is_file():
@@ -213,7 +221,7 @@ def _renamed(content: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _config(weights: dict[str, torch.Tensor]):
+def _config(weights: dict[str, torch.Tensor]) -> DepthAnythingConfig:
     """What the shapes of the weights say of the model; KeyError where one of them is missing."""
     from transformers import DepthAnythingConfig, Dinov2Config
 

@@ -37,7 +37,7 @@ class Budget:
 class Row:
     """One trained model. change: nested values of ExpertConfig; seeds; noisy: also scored under errors of the pose;
 
-    depths: what it is given as depth when it is scored.
+    depths: what it is given as depth when it is scored; learning_rate: instead of the budget's.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Row:
     seeds: tuple[int, ...] = _ONE_SEED
     noisy: bool = False
     depths: tuple[str, ...] = ("network",)
+    learning_rate: float | None = None
 
 
 #: What all rows start from: the compact model on a coarser lattice.
@@ -76,6 +77,12 @@ _ROWS = (
     # Aggregation and anchors
     Row("additive", {"aggregation": "additive"}),
     Row("anchors_random", {"anchors": {"kind": "random"}}),
+    # Uncertainty by dropout
+    Row("dropout", {"refinement": {"dropout": 0.1}}),
+    # What the paper lost, around our choices: to be scored on the validation split
+    *(Row(f"bound_{b:g}", {"refinement": {"bound_m": b}}) for b in (0.1, 0.5)),
+    *(Row(f"object_{w:g}", {"refinement": {"object": w}}) for w in (0.0, 0.3)),
+    *(Row(f"rate_{r:g}", learning_rate=r) for r in (3e-4, 3e-3)),
     # Rivals
     Row("embodiedocc", _EMBODIEDOCC, _SEEDS),
     Row(
@@ -216,7 +223,7 @@ def run_row(name: str, seed: int, data: Path, encoder: Path, out: Path, budget: 
     row = ROWS[name]
     config = expert_config(merged(merged({}, BASE), row.change))
     lightning.seed_everything(seed, verbose=False)
-    optimiser = OptimiserConfig(budget.learning_rate, multipliers={"expert.encoder": 0.0})
+    optimiser = OptimiserConfig(row.learning_rate or budget.learning_rate, multipliers={"expert.encoder": 0.0})
     stage = ExpertStage(config, str(encoder), optimiser=optimiser)
     start = time.process_time()
     trainer = lightning.Trainer(
@@ -244,6 +251,9 @@ def run_row(name: str, seed: int, data: Path, encoder: Path, out: Path, budget: 
         **scores_of(stage.expert, row, data, budget),
     }
     path = _file(out, name, seed)
+    # What was trained, without the encoder that all rows share: for the figures.
+    own = {key: value for key, value in stage.expert.state_dict().items() if not key.startswith("encoder.")}
+    torch.save(own, path.with_suffix(".pt"))
     path.with_suffix(".new").write_text(json.dumps(result, indent=1))
     os.replace(path.with_suffix(".new"), path)
     return result
@@ -277,7 +287,59 @@ def scores_of(expert, row: Row, data: Path, budget: Budget) -> dict[str, dict]:
             },
             "cpu_ms": float(np.median([score.cpu_ms for score in result.scores])),
         }
+    if expert.config.refinement.dropout:
+        found["calibration_error"] = calibration_errors(expert, [frames[i] for i in indices])
     return found
+
+
+def calibration_errors(expert, frames: list, draws: int = 3, bins: int = 10) -> dict[str, float]:
+    """The expected calibration error of P(occupied), over the known voxels in the image, of the network as it is and of
+    the mean of `draws` networks with dropout: the mean distance between what was predicted and how often it was so.
+    """
+    from torch import nn
+
+    from sgrocc.evaluation.metrics import view_of
+    from sgrocc.labels import FREE, UNKNOWN
+    from sgrocc.training.torch_expert import TorchLocal
+
+    predictor = TorchLocal(expert)
+    dropouts = [m for block in expert.blocks for m in block.refinement.modules() if isinstance(m, nn.Dropout)]
+    pairs: dict[str, list] = {"plain": [], "dropout": []}
+    for frame in frames:
+        labels = frame.labels
+        scored = (labels != UNKNOWN) & view_of(frame.camera, frame.pose, frame.grid)
+        truth = labels[scored] != FREE
+        pairs["plain"].append((predictor.voxels(frame)[0][scored], truth))
+        for module in dropouts:
+            module.train()
+        drawn = [predictor.voxels(frame)[0][scored] for _ in range(draws)]
+        for module in dropouts:
+            module.eval()
+        pairs["dropout"].append((np.mean(drawn, axis=0), truth))
+    errors = {}
+    for name, of_frames in pairs.items():
+        p, truth = (np.concatenate(part) for part in zip(*of_frames, strict=True))
+        which = np.minimum((p * bins).astype(int), bins - 1)
+        gaps = [abs(p[which == b].mean() - truth[which == b].mean()) * (which == b).mean() for b in np.unique(which)]
+        errors[name] = float(np.sum(gaps))
+    return errors
+
+
+def trained(name: str, seed: int, encoder: Path, out: Path):
+    """The expert of a row that was run. Raises FileNotFoundError where it was not."""
+    import torch
+
+    from sgrocc.model.spatial_expert import SpatialExpert
+    from sgrocc.training.image_stage import load_encoder
+    from sgrocc.training.torch_expert import expert_config
+
+    path = _file(out, name, seed)
+    if not path.is_file():
+        raise FileNotFoundError(f"the row {name} was not trained: run sgrocc ablate --rows {name} first")
+    expert = SpatialExpert(expert_config(json.loads(path.read_text())["config"]), imagenet=False)
+    load_encoder(expert.encoder, encoder)
+    expert.load_state_dict(torch.load(path.with_suffix(".pt"), weights_only=True), strict=False)
+    return expert.eval()
 
 
 def gflops(expert) -> float:

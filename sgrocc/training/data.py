@@ -27,13 +27,15 @@ class Augmentation:
     """What is done to a training image so that a network trained on drawings sees photographs.
 
     flip: probability of mirroring image and world; max_zoom: crops down to 1 / max_zoom of the view, which also varies
-    the focal length; photometric: probability of other colours, contrast and gamma; camera: of blur, grain and JPEG
+    the focal length; stretch: deviation of the logarithm of width over height, as of cameras with another format than
+    the network's; photometric: probability of other colours, contrast and gamma; camera: of blur, grain and JPEG
     artefacts; grey: of a grey image; random_convolution: of a random 3 x 3 filter, which changes textures and keeps
     shapes.
     """
 
     flip: float = 0.5
     max_zoom: float = 1.5
+    stretch: float = 0.08
     photometric: float = 0.8
     camera: float = 0.5
     grey: float = 0.1
@@ -41,7 +43,7 @@ class Augmentation:
 
     @staticmethod
     def none() -> Augmentation:
-        return Augmentation(0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+        return Augmentation(0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass
@@ -98,7 +100,7 @@ class LocalSamples(Dataset):
     def sample(self, frame: LocalFrame, rng: np.random.Generator) -> Sample:
         """The sample of a frame, as `rng` augments it."""
         a = self.augmentation
-        zoom = float(rng.uniform(1.0, a.max_zoom))
+        zoom = rng.uniform(1.0, a.max_zoom) * np.exp(rng.normal(0.0, a.stretch) * np.array([0.5, -0.5]))
         camera, image, depth = _cropped(frame.camera, frame.image(), frame.depth(), self.size, zoom, rng)
         pose = Pose(frame.pose.rotation, frame.pose.translation - frame.grid.origin)
         labels = frame.labels
@@ -119,11 +121,13 @@ class LocalSamples(Dataset):
         )
 
 
-def _cropped(camera: PinholeCamera, image, depth, size: tuple[int, int], zoom: float, rng: np.random.Generator):
-    """The window of the view that is 1 / zoom of it in width and height, at `size`. Depth by the nearest pixel."""
-    crop_width, crop_height = camera.width / zoom, camera.height / zoom
-    left = float(rng.uniform(0, camera.width - crop_width)) if zoom > 1 else 0.0
-    top = float(rng.uniform(0, camera.height - crop_height)) if zoom > 1 else 0.0
+def _cropped(camera: PinholeCamera, image, depth, size: tuple[int, int], zoom: np.ndarray, rng: np.random.Generator):
+    """The window of the view that is 1 / zoom of it in width and height, at `size`. Depth by the nearest pixel.
+
+    zoom: (2,), along x and y; below 1 it is 1.
+    """
+    crop_width, crop_height = (float(n) for n in np.array([camera.width, camera.height]) / np.maximum(zoom, 1.0))
+    left, top = float(rng.uniform(0, camera.width - crop_width)), float(rng.uniform(0, camera.height - crop_height))
     width, height = size
     box = (left, top, left + crop_width, top + crop_height)
     resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box))

@@ -12,6 +12,7 @@ from sgrocc.datasets.layout import VOXEL_M
 from sgrocc.evaluation.metrics import Counts, view_of
 from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
 from sgrocc.labels import NUM_CLASSES, UNKNOWN
+from sgrocc.model.depth_priors import load_prior
 from sgrocc.model.spatial_expert import ExpertConfig, ExpertOutput, SpatialExpert
 from sgrocc.model.voxels import known_voxels, tiles_of
 from sgrocc.training.image_stage import ImageScore, image_losses, load_encoder
@@ -21,7 +22,7 @@ from sgrocc.training.schedule import OptimiserConfig
 
 class ExpertStage(lightning.LightningModule):
     """config: of the model; encoder_from: checkpoint of the image stage to begin from (None: ImageNet weights alone,
-    with `imagenet`); weights, optimiser: see there. A multiplier {expert.encoder: 0} freezes the encoder and its depth.
+    with `imagenet`); prior: see sgrocc.model.depth_priors.load_prior; weights, optimiser: see there. A multiplier {expert.encoder: 0} freezes the encoder and its depth.
     """
 
     def __init__(
@@ -29,11 +30,13 @@ class ExpertStage(lightning.LightningModule):
         config: ExpertConfig | None = None,
         encoder_from: str | None = None,
         imagenet: bool = True,
+        prior: str = "own",
         weights: LossWeights | None = None,
         optimiser: OptimiserConfig | None = None,
     ) -> None:
         super().__init__()
-        self.expert = SpatialExpert(config or ExpertConfig(), imagenet and encoder_from is None)
+        imagenet = imagenet and encoder_from is None
+        self.expert = SpatialExpert(config or ExpertConfig(), imagenet, load_prior(prior))
         if encoder_from is not None:
             load_encoder(self.expert.encoder, encoder_from)
         self.weights = weights or LossWeights()
@@ -96,14 +99,14 @@ class ExpertStage(lightning.LightningModule):
     def validation_step(self, batch: dict, _: int) -> None:
         output = self(batch)
         losses, probabilities, labels = self.losses(output, batch)
-        self.log("val/loss", sum(losses.values()), batch_size=len(labels))
+        self.log("val/loss", sum(losses.values()), batch_size=len(labels), sync_dist=True)
         self._image_score.add(_Found(output.own_depth, output.class_logits), batch)
         for index, (p, truth) in enumerate(zip(probabilities, labels, strict=True)):
             self._score.add(p, truth, in_view(batch, index))
 
     def on_validation_epoch_end(self) -> None:
         for name, value in (self._score.figures() | self._image_score.figures()).items():
-            self.log(f"val/{name}", value, prog_bar=name in ("sc_iou", "miou"))
+            self.log(f"val/{name}", value, prog_bar=name in ("sc_iou", "miou"), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["expert_config"] = asdict(self.expert.config)

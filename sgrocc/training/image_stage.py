@@ -53,12 +53,12 @@ class ImageStage(lightning.LightningModule):
         found = self.encoder(self.encoder.normalised(batch["image"]), batch["intrinsics"])
         self._score.add(found, batch)
         total = sum(image_losses(found, batch, self.weights).values())
-        self.log("val/loss", total, batch_size=len(batch["name"]))
+        self.log("val/loss", total, batch_size=len(batch["name"]), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         figures = self._score.figures()
         for name, value in figures.items():
-            self.log(f"val/{name}", value, prog_bar=name == "abs_rel")
+            self.log(f"val/{name}", value, prog_bar=name == "abs_rel", sync_dist=True)
 
     def configure_optimizers(self) -> dict:
         return self.optimiser.build(self, int(self.trainer.estimated_stepping_batches))

@@ -10,10 +10,11 @@ import torch
 
 from sgrocc.datasets.layout import VOXEL_M
 from sgrocc.evaluation.predictors import LocalPrediction, expert_frame, pose_in_grid
-from sgrocc.experts.learned import network_inputs
+from sgrocc.experts.learned import LearnedExpert, network_inputs
 from sgrocc.gaussians import Gaussians
 from sgrocc.geometry import Pose, VoxelGrid
-from sgrocc.labels import FREE, most_likely_class
+from sgrocc.inference.manifest import OPSET, ModelManifest
+from sgrocc.labels import CLASS_NAMES, FREE, most_likely_class
 from sgrocc.model.anchors import AnchorConfig
 from sgrocc.model.lifting import LiftingConfig
 from sgrocc.model.refinement import RefinementConfig
@@ -45,6 +46,48 @@ def load_expert(checkpoint: str | Path) -> SpatialExpert:
     weights = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
     expert.load_state_dict(weights)
     return expert.eval()
+
+
+class TorchEngine:
+    """Runs an expert in torch where an exported file would run: see sgrocc.inference.engine."""
+
+    def __init__(self, expert: SpatialExpert) -> None:
+        self.expert = expert.eval()
+
+    @torch.no_grad()
+    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        tensors = [torch.from_numpy(inputs[name]) for name in ("image", "intrinsics", "sensor_depth")]
+        output = self.expert(*tensors)
+        arrays = {"depth": output.depth, **output.gaussians._asdict()}
+        return {name: tensor.numpy() for name, tensor in arrays.items()}
+
+
+def learned_expert(expert: SpatialExpert, use_sensor_depth: bool = False) -> LearnedExpert:
+    """The expert as the nodes would have it, for those who ask for one: only ray anchors can run without a pose."""
+    config = expert.config
+    manifest = ModelManifest(
+        name="in memory",
+        description="not exported",
+        onnx_path=Path("in memory"),
+        sha256="",
+        opset=OPSET,
+        inputs={},
+        outputs={},
+        image_width=config.width,
+        image_height=config.height,
+        image_mean=expert.encoder.mean,
+        image_std=expert.encoder.std,
+        classes=CLASS_NAMES,
+        resolution_m=VOXEL_M,
+        feature_size=config.channels,
+        depth_sigma_m=(0.1, 0.05),
+        takes_depth=True,
+        intrinsics="scaled_to_input",
+        semantic=True,
+        trained_on="",
+        licence="",
+    )
+    return LearnedExpert(manifest, TorchEngine(expert), use_sensor_depth)
 
 
 class TorchLocal:
@@ -80,6 +123,14 @@ class TorchLocal:
 
     def predict(self, frame: LocalFrame) -> LocalPrediction:
         """Labels of the frame's grid."""
+        occupancy, scores = self.voxels(frame)
+        labels = np.full(occupancy.shape, FREE, np.uint8)
+        occupied = occupancy >= 0.5
+        labels[occupied] = most_likely_class(scores[occupied])
+        return LocalPrediction(labels, None)
+
+    def voxels(self, frame: LocalFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Occupancy (X, Y, Z) and class scores (X, Y, Z, 11) of the frame's grid: see sgrocc.splatting.splat_grid."""
         output = self.output(frame)
         pose = pose_in_grid(frame.pose, frame.grid)
         if any(self.noise):
@@ -90,8 +141,4 @@ class TorchLocal:
         grid = VoxelGrid(np.zeros(3), frame.grid.shape, VOXEL_M)
         empty = self.expert.empty_logit
         options = {} if empty is None else {"empty_logit": float(empty)}
-        occupancy, scores = splat_grid(gaussians, grid, aggregation=self.expert.config.aggregation, **options)
-        labels = np.full(grid.shape, FREE, np.uint8)
-        occupied = occupancy >= 0.5
-        labels[occupied] = most_likely_class(scores[occupied])
-        return LocalPrediction(labels, None)
+        return splat_grid(gaussians, grid, aggregation=self.expert.config.aggregation, **options)
