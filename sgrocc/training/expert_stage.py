@@ -22,7 +22,8 @@ from sgrocc.training.schedule import OptimiserConfig
 
 class ExpertStage(lightning.LightningModule):
     """config: of the model; encoder_from: checkpoint of the image stage to begin from (None: ImageNet weights alone,
-    with `imagenet`); prior: see sgrocc.model.depth_priors.load_prior; weights, optimiser: see there. A multiplier {expert.encoder: 0} freezes the encoder and its depth.
+    with `imagenet`); prior: see sgrocc.model.depth_priors.load_prior; weights, optimiser: see there. A multiplier
+    {expert.encoder: 0} freezes the encoder and its depth.
     """
 
     def __init__(
