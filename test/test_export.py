@@ -1,0 +1,117 @@
+"""Export: what is written is what was trained, runs without torch, and holds nothing that a robot's engine refuses."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+
+from onnx import TensorProto, helper  # noqa: E402
+
+from sgrocc.experts import Frame  # noqa: E402
+from sgrocc.experts.learned import LearnedExpert  # noqa: E402
+from sgrocc.export.onnx_export import export, operator_problems, to_onnx  # noqa: E402
+from sgrocc.geometry import PinholeCamera  # noqa: E402
+from sgrocc.inference.engine import load_engine  # noqa: E402
+from sgrocc.inference.manifest import load_manifest  # noqa: E402
+from sgrocc.model.anchors import AnchorConfig  # noqa: E402
+from sgrocc.model.spatial_expert import ExpertConfig, SpatialExpert  # noqa: E402
+from sgrocc.training.torch_expert import learned_expert  # noqa: E402
+
+SMALL = {"width": 64, "height": 48, "channels": 16, "blocks": 1}
+DETAILS = {"description": "a test", "trained_on": "nothing", "depth_sigma_m": (0.1, 0.05)}
+
+
+def small_expert(**change) -> SpatialExpert:
+    """An untrained expert whose heads do something."""
+    torch.manual_seed(0)
+    settings = {"anchors": AnchorConfig(stride=16, offsets_m=(0.0, 0.2, 0.6)), **SMALL, **change}
+    expert = SpatialExpert(ExpertConfig(**settings), imagenet=False)
+    for block in expert.blocks:
+        torch.nn.init.normal_(block.refinement.head.weight, std=0.3)
+        torch.nn.init.normal_(block.lifting.weights.weight, std=0.3)
+    return expert.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    expert = small_expert()
+    folder = tmp_path_factory.mktemp("models") / "small"
+    difference = export(expert, folder, name="small", **DETAILS)
+    return expert, folder, difference
+
+
+def frame(seed: int, with_depth: bool) -> Frame:
+    random = np.random.default_rng(seed)
+    image = np.kron(random.integers(0, 256, (12, 16, 3)), np.ones((10, 10, 1))).astype(np.uint8)
+    depth = np.where(random.random((120, 160)) < 0.4, 0.0, 2.0).astype(np.float32)
+    return Frame(image, PinholeCamera(160, 120, 130.0, 128.0, 77.0, 62.0), depth if with_depth else None)
+
+
+@pytest.mark.parametrize("with_depth", [False, True])
+def test_the_file_gives_what_torch_gives(exported, with_depth):
+    expert, folder, difference = exported
+    manifest = load_manifest(folder)
+    ours = LearnedExpert(manifest, load_engine(manifest), use_sensor_depth=with_depth)(frame(1, with_depth))
+    theirs = learned_expert(expert, use_sensor_depth=with_depth)(frame(1, with_depth))
+    assert difference < 1e-4
+    np.testing.assert_allclose(ours.depth, theirs.depth, rtol=1e-4)
+    assert len(ours.gaussians) == len(theirs.gaussians) == 4 * 3 * 3
+    for name, array in ours.gaussians.arrays().items():
+        np.testing.assert_allclose(array, getattr(theirs.gaussians, name), atol=1e-3, err_msg=name)
+
+
+def test_one_and_two_threads_give_the_same_bits_every_time(exported):
+    manifest = load_manifest(exported[1])
+    shown = frame(2, True)
+    first = LearnedExpert(manifest, load_engine(manifest), use_sensor_depth=True)(shown).gaussians.arrays()
+    for threads in (1, 2, 2, 2, 2):
+        again = LearnedExpert(manifest, load_engine(manifest, threads=threads), True)(shown).gaussians.arrays()
+        for name, array in again.items():
+            np.testing.assert_allclose(array, first[name], atol=1e-5)
+
+
+def test_the_manifest_says_what_the_model_is(exported):
+    manifest = load_manifest(exported[1])
+    assert (manifest.image_width, manifest.image_height, manifest.feature_size) == (64, 48, 16)
+    assert manifest.depth_sigma_m == (0.1, 0.05) and manifest.takes_depth and manifest.semantic
+    assert manifest.image_mean == (0.5, 0.5, 0.5)
+
+
+def test_no_path_of_the_machine_goes_into_the_file(exported):
+    content = (exported[1] / "expert.onnx").read_bytes()
+    assert b"sgrocc/model" not in content and b"site-packages" not in content
+
+
+def test_what_a_robot_cannot_run_is_not_exported(tmp_path):
+    with pytest.raises(ValueError, match="random anchors"):
+        export(small_expert(anchors=AnchorConfig(kind="random", count=50)), tmp_path, name="x", **DETAILS)
+    with pytest.raises(ValueError, match="decoupled"):
+        export(small_expert(aggregation="additive"), tmp_path, name="x", **DETAILS)
+    assert not list(tmp_path.iterdir())
+
+
+class Scatter(torch.nn.Module):
+    def forward(self, x):
+        return torch.zeros(4).index_add(0, torch.tensor([0, 1, 1]), x)
+
+
+def test_a_scatter_is_refused_by_name():
+    with pytest.raises(ValueError, match="Scatter"):
+        to_onnx(Scatter().eval(), (torch.ones(3),), ["x"], ["y"])
+
+
+def test_another_opset_a_wrong_mode_and_a_dynamic_shape_are_named():
+    nodes = [helper.make_node("GridSample", ["x", "g"], ["y"], mode="nearest")]
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, "h", 4]),
+        helper.make_tensor_value_info("g", TensorProto.FLOAT, [1, 2, 2, 2]),
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 2, 2])]
+    graph = helper.make_graph(nodes, "wrong", inputs, outputs)
+    problems = operator_problems(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
+    assert problems == [
+        "GridSample has the mode nearest instead of bilinear",
+        "its opset is 20 instead of 18",
+        "x has no static shape",
+    ]
