@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from sgrocc.datasets.layout import VOXEL_M
 from sgrocc.datasets.occscannet import LocalFrame, OccScanNet
-from sgrocc.geometry import PinholeCamera, Pose
+from sgrocc.evaluation.metrics import view_of
+from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
 from sgrocc.labels import FREE, UNKNOWN
 from sgrocc.training.depth_errors import DepthErrors
 
@@ -72,7 +73,7 @@ class LocalSamples(Dataset):
 
     depth_errors: what the given depth is (see DepthErrors); seed: of everything random, together with the frame's
     number and the epoch, so that a resumed training sees what the uninterrupted one would have seen; indices: which
-    frames (None: all).
+    frames (None: all); in_view_only: voxels whose centre is not in the (cropped) image are unknown.
     """
 
     def __init__(
@@ -83,8 +84,9 @@ class LocalSamples(Dataset):
         depth_errors: DepthErrors | None = None,
         seed: int = 0,
         indices: list[int] | None = None,
+        in_view_only: bool = False,
     ) -> None:
-        self.frames, self.size, self.seed = frames, size, seed
+        self.frames, self.size, self.seed, self.in_view_only = frames, size, seed, in_view_only
         self.indices = list(range(len(frames))) if indices is None else indices
         self.augmentation = augmentation or Augmentation.none()
         self.depth_errors = depth_errors or DepthErrors.none()
@@ -108,12 +110,16 @@ class LocalSamples(Dataset):
             camera, image, depth, pose, labels = _mirrored(camera, image, depth, pose, labels)
         image = _photographed(image, a, rng)
         given = self.depth_errors.given(depth, camera, rng)
+        image_labels = _image_labels(depth, camera, pose, labels)
+        if self.in_view_only:
+            grid = VoxelGrid(np.zeros(3), labels.shape, VOXEL_M)
+            labels = np.where(view_of(camera, pose, grid), labels, np.uint8(UNKNOWN))
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             intrinsics=torch.tensor([camera.fx, camera.fy, camera.cx, camera.cy], dtype=torch.float32),
             true_depth=torch.from_numpy(depth[None].copy()),
             given_depth=torch.from_numpy(given[None].copy()),
-            image_labels=torch.from_numpy(_image_labels(depth, camera, pose, labels)),
+            image_labels=torch.from_numpy(image_labels),
             rotation=torch.from_numpy(pose.rotation.astype(np.float32)),
             translation=torch.from_numpy(pose.translation.astype(np.float32)),
             labels=torch.from_numpy(np.ascontiguousarray(labels)),
@@ -222,7 +228,8 @@ def collate(samples: list[Sample]) -> dict:
 class DataConfig:
     """root: folder of the data set; width, height: of the network's image, pixels; batch_size: samples per process and
     step; workers: loader processes; mini, scene_disjoint: see OccScanNet; val_frames: frames of the validation split
-    that are scored after each epoch, spread evenly (0: all); scenes: 0, or the number of training scenes to use.
+    that are scored after each epoch, spread evenly (0: all); scenes: 0, or the number of training scenes to use;
+    in_view_only: train on the voxels in the image alone, as EmbodiedOcc does.
     """
 
     root: str = "out/synthrooms"
@@ -235,6 +242,7 @@ class DataConfig:
     val_split: str = "val"
     val_frames: int = 120
     scenes: int = 0
+    in_view_only: bool = True
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
     depth_errors: DepthErrors = field(default_factory=DepthErrors)
@@ -253,7 +261,7 @@ class LocalData(lightning.LightningDataModule):
         root = Path(c.root)
         frames = OccScanNet(root, "train", mini=c.mini, scene_disjoint=c.scene_disjoint)
         chosen = _of_first_scenes(frames, c.scenes) if c.scenes else None
-        self.train = LocalSamples(frames, size, c.augmentation, c.depth_errors, c.seed, chosen)
+        self.train = LocalSamples(frames, size, c.augmentation, c.depth_errors, c.seed, chosen, c.in_view_only)
         val_frames = OccScanNet(root, c.val_split, mini=c.mini, scene_disjoint=c.scene_disjoint)
         self.val = LocalSamples(val_frames, size, indices=spread(len(val_frames), c.val_frames))
 
