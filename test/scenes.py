@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sgrocc.datasets.layout import write_frame, write_split
 from sgrocc.experts import Frame, Prediction
 from sgrocc.experts.geometric import GeometricExpert
 from sgrocc.gaussians import Gaussians
-from sgrocc.geometry import PinholeCamera, Pose
+from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
+from sgrocc.labels import CHAIR, FLOOR, FREE, UNKNOWN, WALL
 
 #: Optical axes (x right, y down, z forward) of a camera that looks along the world's +x, z up.
 LOOKING_ALONG_X = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -80,3 +82,30 @@ def write_room(folder: Path) -> None:
         "rate_hz: 5.0\ndepth_unit_m: 0.001\npose: camera_to_world\n"
         'camera_axes: x_right_y_down_z_forward\nworld_up: "+z"\n'
     )
+
+
+def write_small_set(root, frames: dict[str, int]) -> None:
+    """A data set with a room per split, {split: its frames}: a floor, a wall 2.4 m ahead, a chair; images of noise."""
+    grid = VoxelGrid(np.array([0.0, -2.4, -0.8]), (60, 60, 36), 0.08)
+    labels = np.full(grid.shape, FREE, np.uint8)
+    labels[:, :, 0] = FLOOR
+    labels[30:32] = WALL
+    labels[32:] = UNKNOWN
+    labels[20:24, 20:26, 1:6] = CHAIR
+    rng = np.random.default_rng(10)
+    for split, count in frames.items():
+        names = []
+        for frame in range(count):
+            write_frame(
+                root,
+                f"room_{split}",
+                frame,
+                pose=Pose(LOOKING_ALONG_X, np.array([0.0, 0.2 * frame, 0.3])),
+                camera=CAMERA,
+                voxel_origin=grid.origin,
+                labels=labels,
+                image=rng.integers(0, 255, (CAMERA.height, CAMERA.width, 3), np.uint8),
+                depth=np.full((CAMERA.height, CAMERA.width), 2.4, np.float32),
+            )
+            names.append((f"room_{split}", frame))
+        write_split(root, split, "local", names)

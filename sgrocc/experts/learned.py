@@ -86,7 +86,7 @@ def network_inputs(frame: Frame, width: int, height: int, mean: Sequence[float],
     mean, std = (np.array(values, np.float32) for values in (mean, std))
     normalised = (np.asarray(resized, np.float32) / np.float32(255) - mean) / std
     camera = camera.resized(width, height)
-    depth = np.zeros((height, width), np.float32) if frame.depth is None else _resized_depth(frame.depth, width, height)
+    depth = np.zeros((height, width), np.float32) if frame.depth is None else resized_depth(frame.depth, width, height)
     return {
         "image": np.ascontiguousarray(normalised.transpose(2, 0, 1)[None]),
         "intrinsics": np.array([[camera.fx, camera.fy, camera.cx, camera.cy]], np.float32),
@@ -94,7 +94,7 @@ def network_inputs(frame: Frame, width: int, height: int, mean: Sequence[float],
     }
 
 
-def _resized_depth(depth: np.ndarray, width: int, height: int) -> np.ndarray:
+def resized_depth(depth: np.ndarray, width: int, height: int) -> np.ndarray:
     """(height, width) float32 metres, 0 where invalid: the nearest pixel, as a mean across an edge lies in the air."""
     if depth.ndim != 2 or not depth.size:
         raise ValueError(f"the depth image has shape {depth.shape}: it must be (height, width) in metres")

@@ -257,13 +257,11 @@ class LocalData(lightning.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         c = self.config
-        size = (c.width, c.height)
-        root = Path(c.root)
-        frames = OccScanNet(root, "train", mini=c.mini, scene_disjoint=c.scene_disjoint)
+        frames = OccScanNet(Path(c.root), "train", mini=c.mini, scene_disjoint=c.scene_disjoint)
         chosen = _of_first_scenes(frames, c.scenes) if c.scenes else None
-        self.train = LocalSamples(frames, size, c.augmentation, c.depth_errors, c.seed, chosen, c.in_view_only)
-        val_frames = OccScanNet(root, c.val_split, mini=c.mini, scene_disjoint=c.scene_disjoint)
-        self.val = LocalSamples(val_frames, size, indices=spread(len(val_frames), c.val_frames))
+        self.train = LocalSamples(
+            frames, (c.width, c.height), c.augmentation, c.depth_errors, c.seed, chosen, c.in_view_only
+        )
 
     def train_dataloader(self) -> DataLoader:
         # The trainer asks again before every epoch (reload_dataloaders_every_n_epochs: 1).
@@ -271,7 +269,10 @@ class LocalData(lightning.LightningDataModule):
         return self._loader(self.train, shuffle=True)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(self.val, shuffle=False)
+        c = self.config
+        frames = OccScanNet(Path(c.root), c.val_split, mini=c.mini, scene_disjoint=c.scene_disjoint)
+        samples = LocalSamples(frames, (c.width, c.height), indices=spread(len(frames), c.val_frames))
+        return self._loader(samples, shuffle=False)
 
     def _loader(self, samples: LocalSamples, shuffle: bool) -> DataLoader:
         c = self.config

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from sgrocc.datasets.occscannet import LocalFrame
 from sgrocc.evaluation.occupancy import Occupancy
 from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, isometric_view
+from sgrocc.experts.learned import resized_depth
 from sgrocc.geometry import VoxelGrid
 from sgrocc.labels import FREE, UNKNOWN
 from sgrocc.model.lifting import soft_gate
@@ -79,7 +80,7 @@ def gates(frame: LocalFrame, expert: SpatialExpert, path: Path) -> None:
     camera = frame.camera.resized(width, height)
     row = height // 2
     found = output.depth[0, 0, row]
-    truth = torch.from_numpy(frame.depth()[:: frame.camera.height // height, :: frame.camera.width // width][row])
+    truth = torch.from_numpy(resized_depth(frame.depth(), width, height)[row])
     z = torch.linspace(0.05, _FAR_M, 240)
     x = torch.linspace(-0.5 * _FAR_M, 0.5 * _FAR_M, 240)
     columns = (x[None] / z[:, None] * camera.fx + camera.cx).round().long()
@@ -91,7 +92,7 @@ def gates(frame: LocalFrame, expert: SpatialExpert, path: Path) -> None:
             inside, soft_gate(z[:, None] - surface, torch.tensor(1.0), torch.tensor(tolerance)), torch.nan
         )
         extent = (float(x[0]), float(x[-1]), float(z[0]), float(z[-1]))
-        shown = axis.imshow(gate, origin="lower", extent=extent, aspect="equal", cmap="viridis", vmin=0, vmax=1)
+        shown = axis.imshow(gate.numpy(), origin="lower", extent=extent, aspect="equal", cmap="viridis", vmin=0, vmax=1)
         for depth, colour, label in ((found, "white", "the expert's depth"), (truth, "red", "true depth")):
             across = (torch.arange(width) - camera.cx) / camera.fx * depth
             axis.plot(across, depth, color=colour, linewidth=1.2, label=label)
@@ -99,7 +100,7 @@ def gates(frame: LocalFrame, expert: SpatialExpert, path: Path) -> None:
     axes[0].set_ylabel("z (forward), metres")
     axes[0].legend(loc="lower left", fontsize=8)
     figure.colorbar(shown, ax=axes, label="gate", shrink=0.8)
-    figure.suptitle(f"Gates in the image's middle row, from above: {frame.scene} frame {frame.frame}")
+    figure.suptitle(y=1.0, t=f"Gates in the image's middle row, from above: {frame.scene} frame {frame.frame}")
     _save(figure, path)
 
 
@@ -119,7 +120,7 @@ def anchors(frame: LocalFrame, experts: dict[str, SpatialExpert], path: Path) ->
         axis.set(xlim=(-3, 3), ylim=(0, _FAR_M))
     np.atleast_1d(axes)[0].set_ylabel("z (forward), metres")
     figure.colorbar(shown, ax=axes, label="distance to the true surface along z, metres", shrink=0.8)
-    figure.suptitle(f"Surface anchors from above: {frame.scene} frame {frame.frame}")
+    figure.suptitle(y=1.0, t=f"Surface anchors from above: {frame.scene} frame {frame.frame}")
     _save(figure, path)
 
 
@@ -167,7 +168,7 @@ def points(frame: LocalFrame, expert: SpatialExpert, path: Path, queries: int = 
     axes[0].set_title("image")
     axes[1].set_title("the expert's depth")
     figure.colorbar(shown, ax=axes, label="gate of the surface anchor", shrink=0.8)
-    figure.suptitle(f"Sampling points (dots) of anchors (+) at depth edges: {frame.scene} frame {frame.frame}")
+    figure.suptitle(y=1.0, t=f"Sampling points (dots) of anchors (+) at depth edges: {frame.scene} frame {frame.frame}")
     _save(figure, path)
 
 

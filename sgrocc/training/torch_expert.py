@@ -140,5 +140,5 @@ class TorchLocal:
         gaussians = Gaussians(*(tensor[0].numpy() for tensor in output.gaussians)).transformed(pose)
         grid = VoxelGrid(np.zeros(3), frame.grid.shape, VOXEL_M)
         empty = self.expert.empty_logit
-        options = {} if empty is None else {"empty_logit": float(empty)}
+        options = {} if empty is None else {"empty_logit": empty.item()}
         return splat_grid(gaussians, grid, aggregation=self.expert.config.aggregation, **options)

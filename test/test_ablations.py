@@ -1,0 +1,113 @@
+"""Ablations and figures, run on a data set of a few frames: every row is what it says, and nothing runs twice."""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from PIL import Image  # noqa: E402
+from scenes import write_small_set  # noqa: E402
+
+from sgrocc.training import ablations, figures  # noqa: E402
+from sgrocc.training.ablations import BASE, ROWS, TABLES, Budget, Table, markdown, merged, run_row  # noqa: E402
+from sgrocc.training.image_stage import ImageStage  # noqa: E402
+from sgrocc.training.torch_expert import expert_config  # noqa: E402
+
+BUDGET = Budget(samples=2, batch_size=1, frames=2)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """(data, encoder's checkpoint, folder of results) with four rows run."""
+    root = tmp_path_factory.mktemp("ablations")
+    write_small_set(root / "data", {"train": 2, "test": 2})
+    torch.manual_seed(0)
+    stage = ImageStage(imagenet=False)
+    torch.save({"state_dict": stage.state_dict()}, root / "encoder.ckpt")
+    (root / "out").mkdir()
+    for name in ("base", "points_4", "refine_none", "refine_free", "embodiedocc", "dropout"):
+        run_row(name, 0, root / "data", root / "encoder.ckpt", root / "out", BUDGET)
+    return root / "data", root / "encoder.ckpt", root / "out"
+
+
+def test_every_row_of_a_table_is_a_row_and_every_change_a_setting():
+    assert all(name in ROWS for table in TABLES.values() for name in table.rows)
+    base = expert_config(merged({}, BASE))
+    for row in ROWS.values():
+        config = expert_config(merged(BASE, row.change))
+        assert row.name == "base" or row.learning_rate or config != base, row.name
+    assert [ROWS[name].seeds for name in ("base", "lift_no_gate", "refine_free", "grm_none", "embodiedocc")] == [
+        (0, 1, 2)
+    ] * 5
+
+
+def test_a_row_is_scored_in_all_the_ways_it_names(world):
+    result = json.loads((world[2] / "base.seed0.json").read_text())
+    assert {"network", "true", "sensor", "degraded", "pose_5cm", "pose_5percent"} <= set(result)
+    assert result["config"]["anchors"]["stride"] == 16 and result["config"]["lifting"]["gate"] == "soft"
+    assert result["budget"]["samples"] == 2
+    for scored in ("network", "true"):
+        assert 0 <= result[scored]["frustum"]["sc_iou"] <= 1 and result[scored]["cpu_ms"] > 0
+    assert result["network"] != result["true"], "the depth that is given makes no difference"
+    assert 2.5 < result["gflops"] < 12.6
+    parity = json.loads((world[2] / "embodiedocc.seed0.json").read_text())
+    assert parity["config"]["anchors"]["kind"] == "random" and parity["gflops"] > result["gflops"]
+
+
+def test_dropout_is_measured(world):
+    errors = json.loads((world[2] / "dropout.seed0.json").read_text())["calibration_error"]
+    assert set(errors) == {"plain", "dropout"} and all(0 <= value <= 1 for value in errors.values())
+
+
+def test_a_frozen_encoder_is_the_one_that_was_given(world):
+    data, encoder, out = world
+    expert = ablations.trained("base", 0, encoder, out)
+    given = torch.load(encoder)["state_dict"]
+    for name, value in expert.encoder.state_dict().items():
+        torch.testing.assert_close(value, given[f"encoder.{name}"], rtol=0, atol=0)
+
+
+def test_what_was_run_is_not_run_again(world, monkeypatch):
+    data, encoder, out = world
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    ablations.run(["base", "points_4"], data, encoder, out, BUDGET, jobs=1, seeds=1)
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    with pytest.raises(ValueError, match="no row 'bas'"):
+        ablations.run(["bas"], data, encoder, out, BUDGET)
+    with pytest.raises(FileNotFoundError, match="gpocc"):
+        ablations.trained("gpocc", 0, encoder, out)
+
+
+def test_a_table_shows_means_and_the_spread_of_seeds(tmp_path):
+    def write(row, seed, miou):
+        scores = {"sc_iou": 0.5, "miou": miou, "boundary_f1": 0.4, "per_class": {"wall": 0.25}}
+        figures_of = {**scores, "frustum": scores, "cpu_ms": 10.0}
+        content = {"gflops": 3.0, "network": figures_of}
+        (tmp_path / f"{row}.seed{seed}.json").write_text(json.dumps(content))
+
+    write("a", 0, 0.2)
+    write("a", 1, 0.3)
+    write("b", 0, 0.1)
+    text = markdown(Table("Title", {"a": "first", "b": "second", "c": "not run"}, ("wall",)), tmp_path)
+    lines = text.splitlines()
+    assert lines[0] == "**Title**" and len(lines) == 6
+    assert "| first | 50.0 ± 0.0 | 25.0 ± 7.1 |" in lines[4] and lines[4].endswith("| 25.0 ± 0.0 | 3.0 | 10 | 2 |")
+    assert "| second | 50.0 | 10.0 |" in lines[5] and lines[5].endswith("| 25.0 | 3.0 | 10 | 1 |")
+
+
+@pytest.mark.parametrize("name", figures.NAMES)
+def test_a_figure_is_drawn(world, tmp_path, name):
+    data, encoder, out = world
+    path = figures.draw(name, tmp_path, data, "test", 0, None, encoder, out)
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    assert min(pixels.shape[:2]) > 300 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+
+
+def test_a_figure_names_what_it_lacks(world, tmp_path):
+    data, encoder, out = world
+    with pytest.raises(ValueError, match="--encoder"):
+        figures.draw("anchors", tmp_path, data, "test", 0, None, None, out)
+    with pytest.raises(ValueError, match="too few rows"):
+        figures.draw("tradeoff", tmp_path, data, "test", 0, None, encoder, tmp_path)
