@@ -36,7 +36,7 @@ from sgrocc.resources import config_path
 from sgrocc_ros import messages, parameters
 from sgrocc_ros.bag import BagWriter
 from sgrocc_ros.description import Inputs, command, executables
-from sgrocc_ros.evaluate_bag import evaluate, occupancy_of
+from sgrocc_ros.evaluate_bag import add_expert_arguments, evaluate, expert_overrides, occupancy_of
 from sgrocc_ros.occupancy_publisher_node import MAP_QOS, OUTPUTS
 from sgrocc_ros.record_sequence import record_sequence
 from sgrocc_ros.spatial_expert_node import INTERNAL_QOS
@@ -255,20 +255,21 @@ def draw(out: Path, occupancy: Occupancy, truth: Occupancy, sequence: PosedRgbdS
     return [(title, name) for name, (title, _) in views.items()]
 
 
-def run(sequence_folder: Path, out: Path, rate: float) -> dict:
-    """The whole demo; returns the metrics and leaves the report under `out`."""
+def run(sequence_folder: Path, out: Path, rate: float, overrides: dict[str, object] | None = None) -> dict:
+    """The whole demo; returns the metrics and leaves the report under `out`. overrides: of the nodes' parameters."""
+    overrides = overrides or {}
     os.environ.update(environment())
     out.mkdir(parents=True, exist_ok=True)
-    values = parameters.from_yaml(config_path("sgrocc.yaml"))
+    values = parameters.complete({**parameters.from_yaml(config_path("sgrocc.yaml")), **overrides})
     sequence = PosedRgbdSequence(sequence_folder)
     bag = out / "recording"
     console.rule(f"1/4 recording {sequence_folder} as a bag")
     record_sequence(sequence, bag, overwrite=bag.exists())
     console.rule("2/4 playing it through the nodes in real time")
-    listener, published = run_once(bag, out / "nodes.log", rate, {})
+    listener, published = run_once(bag, out / "nodes.log", rate, overrides)
     sent = len(published)
     console.rule("3/4 playing it again faster than it can be fused, for the sustained rate")
-    hurried, _ = run_once(bag, out / "nodes_hurried.log", 10 * rate, {})
+    hurried, _ = run_once(bag, out / "nodes_hurried.log", 10 * rate, overrides)
     console.rule("4/4 the same offline, with OctoMap on the same depth")
     # A recording of a generated scene brings its exact truth along.
     labelled_path = sequence_folder / "truth.npz"
@@ -320,9 +321,10 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--sequence", default=str(SHIPPED_RECORDING), help="folder of a posed RGB-D sequence")
     parser.add_argument("--out", default="out/demo", help="where the report goes")
     parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay")
+    add_expert_arguments(parser)
     options = parser.parse_args(args)
     try:
-        run(Path(options.sequence), Path(options.out), options.rate)
+        run(Path(options.sequence), Path(options.out), options.rate, expert_overrides(options))
     except (ValueError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2

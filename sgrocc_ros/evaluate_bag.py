@@ -185,12 +185,26 @@ def _read_transforms(reader: BagReader) -> TransformBuffer:
     return buffer
 
 
+def add_expert_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that choose an expert: see `expert_overrides`."""
+    parser.add_argument("--expert", choices=("geometric", "learned"), help="instead of the parameter file's")
+    parser.add_argument("--model", help="an exported model, by name or folder, for the learned expert")
+    parser.add_argument("--depth-source", choices=("network", "topic"), help="network: the learned model's own depth")
+
+
+def expert_overrides(options: argparse.Namespace) -> dict[str, str]:
+    """The parameters that those options set; a model or its own depth implies the learned expert."""
+    chosen = {name: getattr(options, name) for name in ("expert", "model", "depth_source") if getattr(options, name)}
+    if "expert" not in chosen and ("model" in chosen or chosen.get("depth_source") == "network"):
+        chosen["expert"] = "learned"
+    return chosen
+
+
 def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="evaluate_bag", description=__doc__)
     parser.add_argument("--bag", required=True, help="folder of a rosbag2 recording")
     parser.add_argument("--out", required=True, help="folder for metrics.json and occupancy.npz")
-    parser.add_argument("--depth-source", choices=("network", "topic"), help="network: a learned model's own depth")
-    parser.add_argument("--model", help="run this exported model instead of the geometric expert")
+    add_expert_arguments(parser)
     parser.add_argument("--ground-truth", help="occupancy.npz to score against; else made from the recorded depth")
     parser.add_argument("--params-file", help="parameter file of the nodes")
     parser.add_argument("--image-topic", default=Inputs.image)
@@ -199,10 +213,7 @@ def main(args: list[str] | None = None) -> int:
     options = parser.parse_args(args)
     try:
         values = dict(parameters.from_yaml(options.params_file)) if options.params_file else parameters.complete({})
-        overrides = {"expert": "learned", "model": options.model} if options.model else {}
-        if options.depth_source:
-            overrides["depth_source"] = options.depth_source
-        values = parameters.complete({**values, **overrides})
+        values = parameters.complete({**values, **expert_overrides(options)})
         inputs = Inputs(options.image_topic, options.camera_info_topic, options.depth_topic)
         metrics, occupancy, _ = evaluate(options.bag, inputs, values, options.ground_truth)
     except (ValueError, OSError) as error:

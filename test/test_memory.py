@@ -255,8 +255,9 @@ def test_unique_rows_are_those_of_numpy(seed):
     assert (unique == expected).all() and (inverse == expected_inverse.reshape(-1)).all()
 
 
+@pytest.mark.parametrize("sigma_m", [(0.04, 0.0), (0.05, 0.1)])
 @pytest.mark.parametrize("seed", range(5))
-def test_see_throughs_are_those_of_the_definition(seed):
+def test_see_throughs_are_those_of_the_definition(seed, sigma_m):
     rng = np.random.default_rng(seed)
     from test_geometry import random_pose
 
@@ -264,7 +265,7 @@ def test_see_throughs_are_those_of_the_definition(seed):
     depth = rng.uniform(0.5, 3.0, (CAMERA.height, CAMERA.width)).astype(np.float32)
     depth[rng.random(depth.shape) < 0.2] = 0
     blocks = frustum_blocks(CAMERA, pose, 0.08, 1e-3, float(depth.max()))
-    mask = seen_through(blocks, depth, CAMERA, pose, 0.08, 0.12)
+    mask = seen_through(blocks, depth, CAMERA, pose, 0.08, 0.12, sigma_m)
     # Every voxel of a generous box around the camera, by the definition.
     low = np.floor((pose.translation - 4) / 0.64).astype(int)
     grid = np.stack(np.meshgrid(*[np.arange(13)] * 3, indexing="ij"), -1).reshape(-1, 3) + low
@@ -272,7 +273,9 @@ def test_see_throughs_are_those_of_the_definition(seed):
     centres = pose.inverse().apply((voxels + 0.5) * 0.08)
     pixels, z = CAMERA.project(centres)
     rows, columns, inside = CAMERA.pixel_index(pixels)
-    expected = voxels[inside & (z > 0) & (depth[rows, columns] > z + 0.12)]
+    surface = depth[rows, columns]
+    margin_m = np.maximum(0.12, 2 * (sigma_m[0] + sigma_m[1] * surface))
+    expected = voxels[inside & (z > 0) & (surface > z + margin_m)]
     found = (blocks[:, None] * BLOCK + BLOCK_OFFSETS)[mask]
     expected, found = ({tuple(v) for v in voxels} for voxels in (expected, found))
     # float32 against float64 may differ for centres within rounding of a pixel's border

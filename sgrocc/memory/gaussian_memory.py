@@ -22,7 +22,8 @@ class MemoryConfig:
     """Settings of the memory; lengths in metres.
 
     resolution: edge of a voxel. occupied_threshold: splatted occupancy from which a voxel is occupied.
-    free_margin_m: how far in front of the measured depth a voxel must be to count as looked through.
+    free_margin_m: how far in front of the measured depth a voxel must be to count as looked through; at least two
+    standard deviations of that depth.
     max_depth_m: depth beyond this is neither fused nor does it free space. max_gaussians: hard bound; the Gaussians
     unseen for longest go first. max_hits, max_see_throughs: bounds of a voxel's evidence, in frames: how long a
     vanished thing stays, and how long a new thing in known free space takes to appear. temperature, lowest and
@@ -142,7 +143,7 @@ class GaussianMemory:
             self._pool.clear(observed.features.shape[1])
         self.frames += 1
 
-        seen = self._count_see_throughs(depth, camera, camera_to_world)
+        seen = self._count_see_throughs(depth, camera, camera_to_world, prediction.depth_sigma_m)
         observed, voxels = _merge_per_voxel(observed, self.config.resolution)
         hit = self._voxels.locate(voxels, create=True)
         evidence = self._voxels.layer("evidence")
@@ -192,7 +193,9 @@ class GaussianMemory:
             valid = (depth >= self.config.min_depth_m) & (depth <= self.config.max_depth_m)
         return np.where(valid, depth, np.float32(0)), camera
 
-    def _count_see_throughs(self, depth: np.ndarray, camera: PinholeCamera, camera_to_world: Pose) -> np.ndarray:
+    def _count_see_throughs(
+        self, depth: np.ndarray, camera: PinholeCamera, camera_to_world: Pose, depth_sigma_m: tuple[float, float]
+    ) -> np.ndarray:
         """Lower the evidence of the voxels looked through; returns their addresses."""
         furthest = float(depth.max(initial=0.0))
         if furthest <= 0:
@@ -200,7 +203,8 @@ class GaussianMemory:
         resolution = self.config.resolution
         # From the camera itself on: the voxels between the lens and min_depth_m are looked through as well.
         blocks = frustum_blocks(camera, camera_to_world, resolution, 1e-3, furthest)
-        mask = seen_through(blocks, depth, camera, camera_to_world, resolution, self.config.free_margin_m)
+        margin_m = self.config.free_margin_m
+        mask = seen_through(blocks, depth, camera, camera_to_world, resolution, margin_m, depth_sigma_m)
         some = mask.any(axis=1)
         seen = self._voxels.addresses(self._voxels.slots(blocks[some], create=True))[mask[some]]
         evidence = self._voxels.layer("evidence")

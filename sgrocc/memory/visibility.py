@@ -45,6 +45,7 @@ def _see_through(
     focal: wp.vec2,
     centre: wp.vec2,
     margin: wp.float32,
+    deviations: wp.vec2,
     seen: wp.array2d(dtype=wp.bool),
 ):
     block, cell = wp.tid()
@@ -55,7 +56,8 @@ def _see_through(
         column = wp.int32(wp.floor(point[0] / z * focal[0] + centre[0] + 0.5))
         row = wp.int32(wp.floor(point[1] / z * focal[1] + centre[1] + 0.5))
         if column >= 0 and column < depth.shape[1] and row >= 0 and row < depth.shape[0]:
-            seen[block, cell] = depth[row, column] > z + margin
+            surface = depth[row, column]
+            seen[block, cell] = surface > z + wp.max(margin, deviations[0] + deviations[1] * surface)
 
 
 def seen_through(
@@ -65,10 +67,14 @@ def seen_through(
     camera_to_world: Pose,
     resolution: float,
     margin_m: float,
+    depth_sigma_m: tuple[float, float] = (0.0, 0.0),
 ) -> np.ndarray:
-    """(B, 512) bool: voxels whose centre projects onto a valid pixel more than `margin_m` in front of its depth.
+    """(B, 512) bool: voxels whose centre projects onto a valid pixel, in front of its depth by more than `margin_m` and
+    by more than two standard deviations of that depth: a network's depth, which may be wrong by half a metre, must not
+    clear the surface that it misjudged.
 
-    blocks: (B, 3) world block coordinates; depth: (h, w) float32 metres, 0 invalid, seen by `camera`.
+    blocks: (B, 3) world block coordinates; depth: (h, w) float32 metres, 0 invalid, seen by `camera`; depth_sigma_m:
+    its standard deviation as (constant, factor of depth).
     """
     world_to_camera = camera_to_world.inverse()
     corners = world_to_camera.apply(blocks * (BLOCK * resolution)).astype(np.float32)
@@ -85,6 +91,7 @@ def seen_through(
             wp.vec2(camera.fx, camera.fy),
             wp.vec2(camera.cx, camera.cy),
             margin_m,
+            wp.vec2(2.0 * depth_sigma_m[0], 2.0 * depth_sigma_m[1]),
         ],
         outputs=[seen],
         device="cpu",

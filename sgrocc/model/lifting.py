@@ -17,6 +17,8 @@ from sgrocc.model.rotations import quaternion_to_matrix
 GATES = ("soft", "hard", "none")
 POINTS = ("learned", "projection", "fixed")
 _SMALLEST_TOLERANCE_M = 0.05
+#: Share of its reach within which every learned point begins: beyond, it would have no gradient, or be no number.
+_WITHIN_REACH = 0.95
 #: EmbodiedOcc's key points, in standard deviations of the Gaussian along its axes.
 _KEY_POINTS = ((0, 0, 0), (0.45, 0, 0), (-0.45, 0, 0), (0, 0.45, 0), (0, -0.45, 0), (0, 0, 0.45), (0, 0, -0.45))
 
@@ -68,8 +70,10 @@ class Lifting(nn.Module):
         if config.points == "learned":
             self.offsets = nn.Linear(channels, 2 * k)
             nn.init.zeros_(self.offsets.weight)
+            start = _rings(k) / config.reach_px
+            start = start / max(1.0, float(start.abs().max()) / _WITHIN_REACH)
             with torch.no_grad():
-                self.offsets.bias.copy_(torch.atanh(_rings(k) / config.reach_px).view(-1))
+                self.offsets.bias.copy_(torch.atanh(start).view(-1))
         self.weights = nn.Linear(channels, self.levels * k * self.groups)
         nn.init.zeros_(self.weights.weight)
         nn.init.zeros_(self.weights.bias)

@@ -122,7 +122,9 @@ class Refinement(nn.Module):
             step = step * step.new_tensor(_EMBODIEDOCC_BOUNDS_M)
         else:
             step = step * self.config.bound_m
-            step = step * rays if self.config.move == "ray" else step
+            if self.config.move == "ray":
+                # At most half of the way back: beyond the camera the ray would be another one.
+                step = torch.maximum(step, -0.5 * (means * rays).sum(dim=-1, keepdim=True)) * rays
         if self.config.regularisation == "none":
             return means + step
         # A step off the plane is damped by w; along the ray it stays, whatever the plane (eq. 3).
