@@ -623,8 +623,10 @@ def test_the_pyramid_has_a_quarter_to_a_thirty_second_of_the_image():
     assert sizes == [(24, 60, 80), (40, 30, 40), (112, 15, 20), (320, 8, 10)]
 
 
-def test_the_backbones_statistics_stay_in_training():
-    backbone = EfficientNetLite0().train()
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_backbones_statistics_stay_in_training(asked):
+    backbone = EfficientNetLite0()
+    backbone = backbone.train() if asked else backbone
     before = {name: value.clone() for name, value in backbone.named_buffers()}
     backbone(torch.randn(2, 3, *SIZE))
     norms = [module for module in backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]

@@ -74,6 +74,7 @@ class EfficientNetLite0(nn.Module):
                 stage.append(_Block(channels, out, expansion, kernel, stride if index == 0 else 1))
                 channels = out
             self.stages.append(stage)
+        self.train()  # a new network is in training mode already, and the trainer does not ask for it again
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         x = self.stem(x)

@@ -54,7 +54,10 @@ class DepthErrors:
         factor = np.exp(rng.normal(0.0, self.log_scale) + self.log_bias * bias)
         wrong = depth * factor.astype(np.float32) + np.float32(rng.normal(0.0, self.shift_m))
         if rng.random() < self.bleed:
-            wrong = _bled(wrong, int(rng.integers(1, 4)))
+            # Among what is known: a hole has no depth that could bleed.
+            radius, known = int(rng.integers(1, 4)), depth > 0
+            weight = _bled(known.astype(np.float32), radius)
+            wrong = _bled(np.where(known, wrong, np.float32(0.0)), radius) / np.maximum(weight, np.float32(1e-6))
         return np.where(depth > 0, np.maximum(wrong, 0.05), 0.0).astype(np.float32)
 
 

@@ -83,8 +83,11 @@ def load_encoder(encoder: ImageEncoder, checkpoint: str | Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}: train the image stage first")
     weights = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
-    marker = "encoder."
-    found = {name.split(marker, 1)[1]: value for name, value in weights.items() if marker in name}
+    found = {}
+    for name, value in weights.items():
+        for beginning in ("encoder.", "expert.encoder."):
+            if name.startswith(beginning):
+                found[name[len(beginning) :]] = value
     try:
         encoder.load_state_dict(found)
     except RuntimeError as error:

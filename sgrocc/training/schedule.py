@@ -35,8 +35,9 @@ class OptimiserConfig:
                 if name.startswith(beginning):
                     factor = value
                     used.add(beginning)
-            parameter.requires_grad_(factor > 0)
-            if factor > 0:
+            # What is frozen anyway, as a depth prior, stays so.
+            parameter.requires_grad_(parameter.requires_grad and factor > 0)
+            if parameter.requires_grad:
                 groups.setdefault((factor, parameter.ndim > 1), []).append(parameter)
         if set(self.multipliers) - used:
             raise ValueError(

@@ -48,9 +48,9 @@ def train(config: Path, out: Path, overrides: list[str] | None = None, fresh: bo
                 CSVLogger(str(out), name="logs", version=run),
             ],
             "callbacks": [
-                ModelCheckpoint(
-                    str(out), filename="best", monitor="val/loss", save_last=True, enable_version_counter=False
-                ),
+                ModelCheckpoint(str(out), filename="best", monitor="val/loss", enable_version_counter=False),
+                # Not the other one's save_last, which writes only where the loss was the best so far.
+                ModelCheckpoint(str(out), filename=Path(LAST).stem, enable_version_counter=False),
                 LearningRateMonitor("step"),
                 RichProgressBar(refresh_rate=10),
             ],
@@ -74,6 +74,7 @@ def quiet() -> None:
         ".*args parameter is intended.*",
         ".*Unable to serialize instance.*",
         ".*exists and is not empty.*",
+        ".*in eval mode at the start of training.*",
     ):
         warnings.filterwarnings("ignore", f"(?s){message}")
     torch.set_float32_matmul_precision("high")
