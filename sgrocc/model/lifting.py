@@ -43,6 +43,8 @@ class LiftingConfig:
         for what, value, known in (("points", self.points, POINTS), ("gate", self.gate, GATES)):
             if value not in known:
                 raise ValueError(f"lifting knows no {what} {value!r}: use {', '.join(known)}")
+        if self.tolerance_m <= _SMALLEST_TOLERANCE_M:
+            raise ValueError(f"tolerance_m is {self.tolerance_m:g}: it must be above {_SMALLEST_TOLERANCE_M:g} m")
 
     @property
     def samples(self) -> int:
@@ -80,6 +82,8 @@ class Lifting(nn.Module):
         self.log_sharpness = nn.Parameter(torch.zeros(self.groups))
         start = config.tolerance_m - _SMALLEST_TOLERANCE_M
         self.raw_tolerance = nn.Parameter(torch.tensor(math.log(math.expm1(start))))
+        for parameter in (self.log_sharpness, self.raw_tolerance):
+            parameter.requires_grad_(config.gate == "soft")
         self.dropout = nn.Dropout(config.dropout)
         self.out = nn.Linear(channels, channels)
 

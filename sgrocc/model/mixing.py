@@ -42,7 +42,9 @@ class NeighbourMixing(nn.Module):
         self.weight = nn.Parameter(torch.randn(28, channels) * 27**-0.5)
         self.out = nn.Sequential(nn.ReLU(), nn.Linear(channels, channels))
         steps = torch.cartesian_prod(*[torch.arange(-1, 2)] * 3)
-        self.register_buffer("steps", steps, persistent=False)
+        # The nearest first: where not all can be heard, an anchor hears itself and what lies face to face.
+        nearest = torch.argsort(steps.abs().sum(dim=1), stable=True)
+        self.register_buffer("steps", steps[nearest], persistent=False)
 
     def forward(self, queries: torch.Tensor, anchors: Anchors) -> torch.Tensor:
         """queries: (B, N, 1, C). Returns the same shape."""

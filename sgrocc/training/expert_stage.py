@@ -82,6 +82,8 @@ class ExpertStage(lightning.LightningModule):
         ]
         probabilities, labels = (list(part) for part in zip(*per_sample, strict=True))
         p, truth = torch.cat(probabilities), torch.cat(labels)
+        if not len(truth):
+            raise RuntimeError(f"no voxel of {batch['name']} is known: leave these frames out, or batch more together")
         w = self.weights
         losses = {
             "focal": w.focal * focal(p, truth),

@@ -44,7 +44,8 @@ def load_expert(checkpoint: str | Path) -> SpatialExpert:
     expert = SpatialExpert(expert_config(content["expert_config"]), imagenet=False)
     prefix = "expert."
     weights = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
-    expert.load_state_dict(weights)
+    # Another prior's weights are its own affair: set `expert.prior` to have it back.
+    expert.load_state_dict({name: value for name, value in weights.items() if not name.startswith("prior.")})
     return expert.eval()
 
 
