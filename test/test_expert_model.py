@@ -581,7 +581,7 @@ def test_a_lonely_anchor_hears_itself_alone():
     neighbours, directions = mixing.neighbours(torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
     assert neighbours[:, 0].tolist() == [0, 1] and (directions[:, 0] == 0).all() and (directions[:, 1:] == 27).all()
     queries, means = torch.randn(1, 2, 1, CHANNELS), torch.tensor([[[[0.0, 0.0, 0.0]], [[1.0, 0.0, 0.0]]]])
-    expected = mixing.out(queries * mixing.weight[13])
+    expected = mixing.out(queries * mixing.weight[0])
     torch.testing.assert_close(mixing(queries, anchors_at(means)), expected)
 
 
