@@ -781,3 +781,27 @@ def test_occupancy_does_not_train_the_depth():
     (output.gaussians.means.sum() + output.gaussians.logits.sum() + output.gaussians.features.sum()).backward()
     assert all(parameter.grad is None for parameter in expert.encoder.depth_head.parameters())
     assert expert.encoder.class_head.weight.grad is not None
+
+
+@pytest.mark.parametrize("move", ["ray", "free"])
+def test_anchors_look_at_their_own_pixels_wherever_they_went(move):
+    expert = expert_of(blocks=2, refinement=RefinementConfig(move=move, regularisation="none")).eval()
+    with torch.no_grad():
+        for block in expert.blocks:
+            torch.nn.init.normal_(block.refinement.head.weight, std=2.0)
+            torch.nn.init.zeros_(block.lifting.offsets.bias)  # every point lies on the anchor's own pixel
+    caught = []
+
+    def catch(module, arguments):
+        asked, anchors, _, _, intrinsics = arguments
+        caught.append((anchors.means, module.sampled_pixels(asked, anchors, intrinsics)))
+
+    expert.blocks[1].lifting.register_forward_pre_hook(catch)
+    with torch.no_grad():
+        expert(*inputs_of())
+    means, pixels = caught[0]
+    own = project(means, inputs_of()[1])  # (B, R, S, 2) against (B, R, K, 2): of all anchors of a ray
+    assert means.shape[2] == (8 if move == "ray" else 1)
+    ahead = means[..., 2].amin(dim=2) > 0.1
+    torch.testing.assert_close(own.amax(dim=2)[ahead], pixels[:, :, 0][ahead], atol=0.02, rtol=1e-4)
+    torch.testing.assert_close(own.amin(dim=2)[ahead], pixels[:, :, 0][ahead], atol=0.02, rtol=1e-4)

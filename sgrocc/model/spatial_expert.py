@@ -136,10 +136,17 @@ class _Block(nn.Module):
         )
         self.norms = nn.ModuleList([nn.LayerNorm(channels) for _ in range(3)])
         self.refinement = Refinement(channels, config.refinement)
+        # Anchors that leave their ray no longer share its pixel: then each looks for itself.
+        self.on_rays = config.refinement.move in ("ray", "none")
 
     def forward(self, queries, embedding, anchors: Anchors, levels, depth, surface: Surface, intrinsics):
         queries = queries + self.mixing(self.norms[0](queries + embedding), anchors)
-        queries = queries + self.lifting(self.norms[1](queries + embedding), anchors, levels, depth, intrinsics)
+        asked = self.norms[1](queries + embedding)
+        if self.on_rays:
+            queries = queries + self.lifting(asked, anchors, levels, depth, intrinsics)
+        else:
+            alone, single = asked.flatten(1, 2)[:, :, None], Anchors(*(a.flatten(1, 2)[:, :, None] for a in anchors))
+            queries = queries + self.lifting(alone, single, levels, depth, intrinsics).view_as(queries)
         queries = queries + self.feed_forward(queries)
         return queries, self.refinement(self.norms[2](queries + embedding), anchors, surface, intrinsics)
 
