@@ -202,7 +202,7 @@ def test_a_few_steps_lower_the_loss(data, aggregation):
     stage, batch = ExpertStage(config, imagenet=False).train(), batch_of(data)
     assert not stage.expert.encoder.training and stage.expert.blocks.training
     assert {"depth", "image_classes"} <= set(stage.losses(stage(batch), batch)[0])
-    batch["given_depth"] = batch["true_depth"]
+    batch["sensor_depth"] = batch["true_depth"]
     stage.expert.encoder.requires_grad_(False)
     optimiser, losses = torch.optim.Adam([p for p in stage.parameters() if p.requires_grad], 2e-2), []
     for _ in range(12):

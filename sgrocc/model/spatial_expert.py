@@ -76,7 +76,7 @@ class SpatialExpert(nn.Module):
             # EmbodiedOcc's depth-aware branch: the depth in the anchor's pixel and the anchor's own.
             self.seed = nn.Sequential(nn.Linear(2, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU())
         self.embedding = nn.Sequential(
-            nn.Linear(VECTOR_SIZE + 1, channels), nn.ReLU(), nn.Linear(channels, channels), nn.LayerNorm(channels)
+            nn.Linear(VECTOR_SIZE + 2, channels), nn.ReLU(), nn.Linear(channels, channels), nn.LayerNorm(channels)
         )
         self.blocks = nn.ModuleList([_Block(config, self.anchors if rays else None) for _ in range(config.blocks)])
         self.empty_logit = nn.Parameter(torch.tensor(1.0)) if config.aggregation == "additive" else None
@@ -85,18 +85,25 @@ class SpatialExpert(nn.Module):
         self,
         image: torch.Tensor,
         intrinsics: torch.Tensor,
-        given_depth: torch.Tensor | None = None,
+        sensor_depth: torch.Tensor | None = None,
         rotation: torch.Tensor | None = None,
         translation: torch.Tensor | None = None,
+        prior_depth: torch.Tensor | None = None,
     ) -> ExpertOutput:
-        """image: (B, 3, H, W), normalised; intrinsics: (B, 4) fx, fy, cx, cy; given_depth: (B, 1, H, W) metres, 0 where
-        there is none; rotation (B, 3, 3), translation (B, 3): camera to the box's corner, for random anchors alone.
+        """image: (B, 3, H, W), normalised; intrinsics: (B, 4) fx, fy, cx, cy; sensor_depth: (B, 1, H, W) metres, as
+        measured, 0 where nothing was; rotation (B, 3, 3), translation (B, 3): camera to the box's corner, for random
+        anchors alone; prior_depth: (B, 1, H, W) metres, instead of the prior's own, 0 where that stays: in training.
         """
         found = self.encoder(image, intrinsics)
         # The prior is trained by depth alone: what occupancy wants of it would make it a worse depth.
         depth = self.prior(image, intrinsics, found.depth).detach()
-        if given_depth is not None:
-            depth = filled(given_depth, depth)
+        if prior_depth is not None:
+            depth = filled(prior_depth, depth)
+        if sensor_depth is not None:
+            depth = filled(sensor_depth, depth)
+            measured = (sensor_depth > 0).to(depth.dtype)
+        else:
+            measured = torch.zeros_like(depth)
         size = (self.config.height, self.config.width)
         if isinstance(self.anchors, RayAnchors):
             pixels = self.anchors.pixels.expand(image.shape[0], -1, 1, 2)
@@ -111,7 +118,9 @@ class SpatialExpert(nn.Module):
         steps = [anchors.means.flatten(1, 2)]
         for block in self.blocks:
             behind = self._behind(anchors.means, depth, intrinsics)
-            embedding = self.embedding(torch.cat([anchors.vector(), behind], dim=-1))
+            # Where a sensor measured, an anchor may trust the surface more.
+            sure = sample(measured, project(anchors.means, intrinsics), size, border=True).permute(0, 2, 3, 1)
+            embedding = self.embedding(torch.cat([anchors.vector(), behind, sure], dim=-1))
             queries, anchors = block(queries, embedding, anchors, found.levels, depth, surface, intrinsics)
             steps.append(anchors.means.flatten(1, 2))
         return ExpertOutput(depth, found.depth, _gaussians(anchors, queries), found.class_logits, steps)

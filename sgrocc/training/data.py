@@ -52,15 +52,16 @@ class Sample:
     """One frame for the network; with a leading batch axis after `collate`, but for `labels` and `name`.
 
     image: (3, H, W) float32, 0 to 1, RGB; intrinsics: (4,) fx, fy, cx, cy of that image in pixels; true_depth:
-    (1, H, W) metres, 0 where unknown; given_depth: (1, H, W) metres, the depth of a sensor or of another prior, 0
-    where there is none; image_labels: (H / 4, W / 4) uint8, the class of what every fourth pixel shows, 255 where
-    nobody knows; rotation (3, 3), translation (3,): camera to the grid's corner, metres; labels: (X, Y, Z) uint8.
+    (1, H, W) metres, 0 where unknown; sensor_depth, prior_depth: (1, H, W) metres, what a sensor and what another prior
+    say, 0 where there is none; image_labels: (H / 4, W / 4) uint8, the class of what every fourth pixel shows, 255
+    where nobody knows; rotation (3, 3), translation (3,): camera to the grid's corner, metres; labels: (X, Y, Z) uint8.
     """
 
     image: torch.Tensor
     intrinsics: torch.Tensor
     true_depth: torch.Tensor
-    given_depth: torch.Tensor
+    sensor_depth: torch.Tensor
+    prior_depth: torch.Tensor
     image_labels: torch.Tensor
     rotation: torch.Tensor
     translation: torch.Tensor
@@ -109,7 +110,7 @@ class LocalSamples(Dataset):
         if rng.random() < a.flip:
             camera, image, depth, pose, labels = _mirrored(camera, image, depth, pose, labels)
         image = _photographed(image, a, rng)
-        given = self.depth_errors.given(depth, camera, rng)
+        sensed, of_prior = self.depth_errors.given(depth, camera, rng)
         image_labels = _image_labels(depth, camera, pose, labels)
         if self.in_view_only:
             grid = VoxelGrid(np.zeros(3), labels.shape, VOXEL_M)
@@ -118,7 +119,8 @@ class LocalSamples(Dataset):
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             intrinsics=torch.tensor([camera.fx, camera.fy, camera.cx, camera.cy], dtype=torch.float32),
             true_depth=torch.from_numpy(depth[None].copy()),
-            given_depth=torch.from_numpy(given[None].copy()),
+            sensor_depth=torch.from_numpy(sensed[None].copy()),
+            prior_depth=torch.from_numpy(of_prior[None].copy()),
             image_labels=torch.from_numpy(image_labels),
             rotation=torch.from_numpy(pose.rotation.astype(np.float32)),
             translation=torch.from_numpy(pose.translation.astype(np.float32)),

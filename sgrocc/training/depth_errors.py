@@ -38,14 +38,19 @@ class DepthErrors:
         """No depth is given at all."""
         return DepthErrors(own=1.0, sensor=0.0)
 
-    def given(self, depth: np.ndarray, camera: PinholeCamera, rng: np.random.Generator) -> np.ndarray:
-        """(H, W) float32 metres, 0 where nothing is given, from true `depth` (H, W), 0 where unknown."""
+    def given(
+        self, depth: np.ndarray, camera: PinholeCamera, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What a sensor and what another prior say of true `depth` (H, W), 0 where unknown: two (H, W) float32, metres,
+        0 where there is nothing. At most one of them has anything.
+        """
+        nothing = np.zeros_like(depth)
         kind = rng.random()
         if kind < self.own:
-            return np.zeros_like(depth)
+            return nothing, nothing
         if kind < self.own + self.sensor:
-            return sensor_depth(depth, rng, camera)
-        return self.degraded(depth, rng)
+            return sensor_depth(depth, rng, camera), nothing
+        return nothing, self.degraded(depth, rng)
 
     def degraded(self, depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(H, W) float32: `depth` with the errors of a monocular prior."""

@@ -52,8 +52,8 @@ class ExpertStage(lightning.LightningModule):
     def forward(self, batch: dict) -> ExpertOutput:
         """The expert's output for a batch of samples (see sgrocc.training.data.Sample)."""
         image = self.expert.encoder.normalised(batch["image"])
-        given = batch["given_depth"]
-        return self.expert(image, batch["intrinsics"], given, batch["rotation"], batch["translation"])
+        pose = batch["rotation"], batch["translation"]
+        return self.expert(image, batch["intrinsics"], batch["sensor_depth"], *pose, batch["prior_depth"])
 
     def training_step(self, batch: dict, _: int) -> torch.Tensor:
         losses, _, _ = self.losses(self(batch), batch)

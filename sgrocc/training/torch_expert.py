@@ -92,7 +92,8 @@ def learned_expert(expert: SpatialExpert, use_sensor_depth: bool = False) -> Lea
 
 
 class TorchLocal:
-    """The local protocol's predictor. depth: true, sensor, network, or a function (depth, camera, rng) of the true one;
+    """The local protocol's predictor. depth: true, sensor, network, or a function (true depth, rng) that makes
+    another prior's depth;
 
     pose_noise_m, pose_noise_share: deviations of an error of the camera's place, in metres and as a share of the median
     depth, drawn for each frame.
@@ -112,15 +113,17 @@ class TorchLocal:
         kind = self.depth if isinstance(self.depth, str) else "true"
         shown = expert_frame(frame, kind)
         inputs = network_inputs(shown, config.width, config.height, self.expert.encoder.mean, self.expert.encoder.std)
+        prior_depth = None
         if not isinstance(self.depth, str):
-            rng = np.random.default_rng([7, frame.frame])
-            inputs["sensor_depth"] = self.depth(inputs["sensor_depth"][0, 0], rng)[None, None]
+            wrong = self.depth(inputs["sensor_depth"][0, 0], np.random.default_rng([7, frame.frame]))
+            prior_depth = torch.from_numpy(wrong[None, None])
+            inputs["sensor_depth"] = np.zeros_like(inputs["sensor_depth"])
         pose = pose_in_grid(frame.pose, frame.grid)
         tensors = [torch.from_numpy(inputs[name]) for name in ("image", "intrinsics", "sensor_depth")]
         rotation, translation = (
             torch.from_numpy(a[None].astype(np.float32)) for a in (pose.rotation, pose.translation)
         )
-        return self.expert(*tensors, rotation, translation)
+        return self.expert(*tensors, rotation, translation, prior_depth)
 
     def predict(self, frame: LocalFrame) -> LocalPrediction:
         """Labels of the frame's grid."""
