@@ -37,7 +37,7 @@ setup(
     extras_require={
         "demo": ["pyoctomap", "rosbags", "rich"],
         "synth": ["mujoco", "rich"],
-        "test": ["pytest<8.4", "hypothesis", "ruff", "onnx", "octomap-python"],
+        "test": ["pytest<8.4", "hypothesis", "ruff", "onnx", "octomap-python", "efficientnet-lite-pytorch"],
         "train": [
             "torch",
             "lightning",

@@ -34,7 +34,7 @@ STAMP = VENV / "sgrocc_set_up.json"
 PYTHON = VENV / "bin" / "python"
 INTERFACES = ("tf2_msgs", "octomap_msgs")  # on PyPI there is no wheel of these
 EXTRAS = ("synth", "train", "test")
-FREE_GB = 2
+FREE_GB = 5
 
 # Variables of a sourced ROS 2, or of another environment, that would lead our subprocesses to foreign packages.
 FOREIGN = (
