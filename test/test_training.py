@@ -393,10 +393,13 @@ def test_pixel_scores_add_up_over_images():
     labels[0, 0], labels[1, 1, 0] = 3, 5
     predicted = torch.tensor([[[3, 5], [1, 1]], [[2, 2], [5, 2]]])
     logits = torch.nn.functional.one_hot(predicted - 1, NUM_CLASSES).permute(0, 3, 1, 2).float()
-    found = type("Found", (), {"depth": torch.full((1, 1, 2, 2), 2.0), "class_logits": None})()
+    depth = torch.full((1, 1, 2, 2), 2.0)
     for index in (0, 1):
-        found.class_logits = logits[index : index + 1]
-        score.add(found, {"true_depth": torch.ones(1, 1, 2, 2), "image_labels": labels[index : index + 1]})
+        score.add(
+            depth,
+            logits[index : index + 1],
+            {"true_depth": torch.ones(1, 1, 2, 2), "image_labels": labels[index : index + 1]},
+        )
     figures = score.figures()
     # Of class 3 one of two pixels, of class 5 one right and one wrong; nine classes that do not occur.
     assert figures["pixel_miou"] == pytest.approx((1 / 2 + 1 / 2) / NUM_CLASSES)

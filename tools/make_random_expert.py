@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sgrocc.gaussians import MAX_SCALE_M, MIN_SCALE_M
-from sgrocc.inference.manifest import OPSET, save_model
+from sgrocc.inference.manifest import OPSET, save_model, tensor_shapes
 from sgrocc.labels import NUM_CLASSES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,16 +37,7 @@ HEAD = {
     "logits": NUM_CLASSES,
     "raw_feature": FEATURE_SIZE,
 }
-INPUTS = {"image": (1, 3, HEIGHT, WIDTH), "intrinsics": (1, 4), "sensor_depth": (1, 1, HEIGHT, WIDTH)}
-OUTPUTS = {
-    "depth": (1, 1, HEIGHT, WIDTH),
-    "means": (1, COUNT, 3),
-    "scales": (1, COUNT, 3),
-    "rotations": (1, COUNT, 4),
-    "opacities": (1, COUNT),
-    "logits": (1, COUNT, NUM_CLASSES),
-    "features": (1, COUNT, FEATURE_SIZE),
-}
+INPUTS, OUTPUTS = tensor_shapes(WIDTH, HEIGHT, COUNT, FEATURE_SIZE)
 
 
 class Graph:

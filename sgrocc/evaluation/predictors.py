@@ -130,13 +130,18 @@ def splatted(expert: Expert, prediction: Prediction, camera_to_world: Pose, grid
 def local_prediction(gaussians: Gaussians, grid: VoxelGrid) -> LocalPrediction:
     """Voxels of Gaussians in the frame of `grid`: occupied from probability 1/2 on, of the most likely class."""
     occupancy, scores = splat_grid(gaussians, grid)
-    occupied = occupancy >= 0.5
-    labels = np.full(grid.shape, FREE, np.uint8)
-    labels[occupied] = most_likely_class(scores[occupied])
     probabilities = np.empty((*grid.shape, 1 + NUM_CLASSES), np.float32)
     probabilities[..., 0] = 1 - occupancy
     probabilities[..., 1:] = occupancy[..., None] * class_probabilities(scores)
-    return LocalPrediction(labels, probabilities)
+    return LocalPrediction(labels_of(occupancy, scores), probabilities)
+
+
+def labels_of(occupancy: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Labels of voxels from their occupancy and class scores: occupied from probability 1/2 on."""
+    occupied = occupancy >= 0.5
+    labels = np.full(occupancy.shape, FREE, np.uint8)
+    labels[occupied] = most_likely_class(scores[occupied])
+    return labels
 
 
 _shown: tuple[LocalFrame, str, Frame] | None = None

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from sgrocc.datasets.layout import VOXEL_M
 from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
 from sgrocc.experts import Expert, Frame, Prediction
+from sgrocc.experts.learned import resized_depth
 from sgrocc.geometry import VoxelGrid
 from sgrocc.labels import CLASS_LABELS, NUM_CLASSES, most_likely_class, name_of
 from sgrocc.splatting import splat_grid
 
-_VOXEL_M = 0.08
 #: Sensor depth outside is not compared.
 _NEAREST_M, _FURTHEST_M = 0.3, 8.0
 
@@ -35,8 +36,8 @@ def depth_figures(expert: Expert, sequence: PosedRgbdSequence) -> dict:
             continue
         ratio = float(np.median(truth / found))
         ratios.append(ratio)
-        raw.append(_errors(found, truth))
-        aligned.append(_errors(found * ratio, truth))
+        raw.append(abs_rel_and_delta(found, truth))
+        aligned.append(abs_rel_and_delta(found * ratio, truth))
     if not ratios:
         raise ValueError("the recording has no depth to compare with: record it with a depth sensor")
 
@@ -103,7 +104,7 @@ def classes_at(prediction: Prediction, across: np.ndarray, down: np.ndarray) -> 
     found = np.zeros(len(ends), np.uint8)
     gaussians = prediction.gaussians.select(prediction.gaussians.finite())
     for i in np.flatnonzero(depth > 0):
-        grid = VoxelGrid(ends[i] - 0.5 * _VOXEL_M, (1, 1, 1), _VOXEL_M)
+        grid = VoxelGrid(ends[i] - 0.5 * VOXEL_M, (1, 1, 1), VOXEL_M)
         _, scores = splat_grid(gaussians, grid)
         if scores.sum() > 0:
             found[i] = most_likely_class(scores[0, 0, 0])
@@ -112,15 +113,12 @@ def classes_at(prediction: Prediction, across: np.ndarray, down: np.ndarray) -> 
 
 def _together(prediction: Prediction, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Found and true depth of the pixels that have both, at the true depth's size."""
-    height, width = truth.shape
-    found_height, found_width = prediction.depth.shape
-    rows = (np.arange(height) + 0.5) * found_height / height
-    columns = (np.arange(width) + 0.5) * found_width / width
-    found = prediction.depth[np.ix_(rows.astype(int), columns.astype(int))]
+    found = resized_depth(prediction.depth, truth.shape[1], truth.shape[0])
     valid = (truth >= _NEAREST_M) & (truth <= _FURTHEST_M) & (found > 0)
     return found[valid].astype(np.float64), truth[valid].astype(np.float64)
 
 
-def _errors(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+def abs_rel_and_delta(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """AbsRel, and the share within a factor 1.25, of (N,) depths that are all above 0."""
     ratio = np.maximum(found / truth, truth / found)
     return float(np.mean(np.abs(found - truth) / truth)), float(np.mean(ratio < 1.25))

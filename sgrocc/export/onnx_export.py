@@ -12,8 +12,7 @@ from torch import nn
 
 from sgrocc.datasets.layout import VOXEL_M
 from sgrocc.inference.engine import load_engine
-from sgrocc.inference.manifest import OPSET, load_manifest, save_model
-from sgrocc.labels import NUM_CLASSES
+from sgrocc.inference.manifest import OPSET, load_manifest, save_model, tensor_shapes
 from sgrocc.model.anchors import RayAnchors
 from sgrocc.model.spatial_expert import SpatialExpert
 
@@ -62,16 +61,7 @@ def export(
     contract = _Contract(expert).eval()
     height, width, channels = expert.config.height, expert.config.width, expert.config.channels
     count = expert.anchors.pixels.shape[1] * expert.anchors.offsets_m.shape[2]
-    inputs = {"image": (1, 3, height, width), "intrinsics": (1, 4), "sensor_depth": (1, 1, height, width)}
-    outputs = {
-        "depth": (1, 1, height, width),
-        "means": (1, count, 3),
-        "scales": (1, count, 3),
-        "rotations": (1, count, 4),
-        "opacities": (1, count),
-        "logits": (1, count, NUM_CLASSES),
-        "features": (1, count, channels),
-    }
+    inputs, outputs = tensor_shapes(width, height, count, channels)
     frame = _frame(height, width)
     content = to_onnx(contract, frame, list(inputs), list(outputs))
     save_model(

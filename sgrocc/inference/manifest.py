@@ -85,6 +85,25 @@ def load_manifest(folder: str | Path) -> ModelManifest:
     return ModelManifest(onnx_path=onnx_path, **fields)
 
 
+def tensor_shapes(
+    width: int, height: int, count: int, feature_size: int, takes_depth: bool = True
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """The inputs and the outputs, {name: shape}, of a network of N = `count` Gaussians: see models/README.md."""
+    inputs = {"image": (1, 3, height, width), "intrinsics": (1, 4)}
+    if takes_depth:
+        inputs["sensor_depth"] = (1, 1, height, width)
+    outputs = {
+        "depth": (1, 1, height, width),
+        "means": (1, count, 3),
+        "scales": (1, count, 3),
+        "rotations": (1, count, 4),
+        "opacities": (1, count),
+        "logits": (1, count, NUM_CLASSES),
+        "features": (1, count, feature_size),
+    }
+    return inputs, outputs
+
+
 def save_model(folder: str | Path, onnx_bytes: bytes, made_by: str, fields: dict) -> Path:
     """Write the ONNX file and its manifest into `folder`, which is made where it is missing, and check both.
 
@@ -149,23 +168,12 @@ def _checked(tree: object) -> dict:
 
 def _check_tensors(fields: dict) -> None:
     """The inputs and outputs must be those that the learned expert gives and reads."""
-    width, height = fields["image_width"], fields["image_height"]
-    inputs = {"image": (1, 3, height, width), "intrinsics": (1, 4)}
-    if fields["takes_depth"]:
-        inputs["sensor_depth"] = (1, 1, height, width)
     means = fields["outputs"].get("means")
     if means is None or len(means.shape) != 3:
         raise ValueError("outputs must have `means` of shape [1, N, 3]: export the model again")
-    count = means.shape[1]
-    outputs = {
-        "depth": (1, 1, height, width),
-        "means": (1, count, 3),
-        "scales": (1, count, 3),
-        "rotations": (1, count, 4),
-        "opacities": (1, count),
-        "logits": (1, count, NUM_CLASSES),
-        "features": (1, count, fields["feature_size"]),
-    }
+    inputs, outputs = tensor_shapes(
+        fields["image_width"], fields["image_height"], means.shape[1], fields["feature_size"], fields["takes_depth"]
+    )
     for group, expected in (("inputs", inputs), ("outputs", outputs)):
         declared = fields[group]
         if set(declared) != set(expected):

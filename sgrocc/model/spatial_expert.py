@@ -18,8 +18,7 @@ from sgrocc.model.mixing import LatticeMixing, NeighbourMixing
 from sgrocc.model.rays import project, sample
 from sgrocc.model.refinement import Refinement, RefinementConfig, Surface
 from sgrocc.model.voxels import GaussianTensors
-
-AGGREGATIONS = ("decoupled", "additive")
+from sgrocc.splatting import AGGREGATIONS
 
 
 @dataclass
@@ -115,20 +114,22 @@ class SpatialExpert(nn.Module):
             anchors = self.anchors(rotation, translation)
             queries = self.seed(torch.cat([self._behind(anchors.means, depth, intrinsics), anchors.means[..., 2:]], -1))
         surface = Surface(depth, intrinsics)
+        # Where a sensor measured, an anchor may trust the surface more.
+        seen = torch.cat([depth, measured], dim=1)
         steps = [anchors.means.flatten(1, 2)]
         for block in self.blocks:
-            behind = self._behind(anchors.means, depth, intrinsics)
-            # Where a sensor measured, an anchor may trust the surface more.
-            sure = sample(measured, project(anchors.means, intrinsics), size, border=True).permute(0, 2, 3, 1)
-            embedding = self.embedding(torch.cat([anchors.vector(), behind, sure], dim=-1))
+            behind = self._behind(anchors.means, seen, intrinsics)
+            embedding = self.embedding(torch.cat([anchors.vector(), behind], dim=-1))
             queries, anchors = block(queries, embedding, anchors, found.levels, depth, surface, intrinsics)
             steps.append(anchors.means.flatten(1, 2))
         return ExpertOutput(depth, found.depth, _gaussians(anchors, queries), found.class_logits, steps)
 
-    def _behind(self, means: torch.Tensor, depth: torch.Tensor, intrinsics: torch.Tensor) -> torch.Tensor:
-        """(B, R, S, 1): how far an anchor lies behind the surface in its pixel, metres along z."""
-        seen = sample(depth, project(means, intrinsics), (depth.shape[2], depth.shape[3]), border=True)
-        return means[..., 2:] - seen.permute(0, 2, 3, 1)
+    def _behind(self, means: torch.Tensor, maps: torch.Tensor, intrinsics: torch.Tensor) -> torch.Tensor:
+        """(B, R, S, C): how far an anchor lies behind the surface in its pixel, metres along z, and what else the maps
+        (B, C, H, W), of which depth is the first, say there.
+        """
+        found = sample(maps, project(means, intrinsics), maps.shape[2:], border=True).permute(0, 2, 3, 1)
+        return torch.cat([means[..., 2:] - found[..., :1], found[..., 1:]], dim=-1)
 
 
 class _Block(nn.Module):

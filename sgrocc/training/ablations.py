@@ -221,7 +221,7 @@ def run_row(name: str, seed: int, data: Path, encoder: Path, out: Path, budget: 
     quiet()
     torch.set_num_threads(1)
     row = ROWS[name]
-    config = expert_config(merged(merged({}, BASE), row.change))
+    config = expert_config(merged(BASE, row.change))
     lightning.seed_everything(seed, verbose=False)
     optimiser = OptimiserConfig(row.learning_rate or budget.learning_rate, multipliers={"expert.encoder": 0.0})
     stage = ExpertStage(config, str(encoder), optimiser=optimiser)

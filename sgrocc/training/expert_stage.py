@@ -92,8 +92,7 @@ class ExpertStage(lightning.LightningModule):
             "geometric_scale": w.geometric_scale * geometric_scale(p, truth),
         }
         if any(parameter.requires_grad for parameter in self.expert.encoder.parameters()):
-            found = _Found(output.own_depth, output.class_logits)
-            losses |= image_losses(found, batch, w)
+            losses |= image_losses(output.own_depth, output.class_logits, batch, w)
         return losses, probabilities, labels
 
     def on_validation_epoch_start(self) -> None:
@@ -104,7 +103,7 @@ class ExpertStage(lightning.LightningModule):
         output = self(batch)
         losses, probabilities, labels = self.losses(output, batch)
         self.log("val/loss", sum(losses.values()), batch_size=len(labels), sync_dist=True)
-        self._image_score.add(_Found(output.own_depth, output.class_logits), batch)
+        self._image_score.add(output.own_depth, output.class_logits, batch)
         for index, (p, truth) in enumerate(zip(probabilities, labels, strict=True)):
             self._score.add(p, truth, in_view(batch, index))
 
@@ -117,13 +116,6 @@ class ExpertStage(lightning.LightningModule):
 
     def configure_optimizers(self) -> dict:
         return self.optimiser.build(self, int(self.trainer.estimated_stepping_batches))
-
-
-class _Found:
-    """The two of ImageFeatures that losses and scores ask for."""
-
-    def __init__(self, depth: torch.Tensor, class_logits: torch.Tensor) -> None:
-        self.depth, self.class_logits = depth, class_logits
 
 
 class VoxelScore:

@@ -12,8 +12,7 @@ from matplotlib import pyplot
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sgrocc.datasets.occscannet import LocalFrame
-from sgrocc.evaluation.occupancy import Occupancy
-from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, isometric_view
+from sgrocc.evaluation.benchmark_report import draw_voxels
 from sgrocc.experts.learned import resized_depth
 from sgrocc.geometry import VoxelGrid
 from sgrocc.labels import FREE, UNKNOWN
@@ -226,12 +225,7 @@ def tradeoff(results: Path, path: Path) -> None:
 
 
 def _drawn(labels: np.ndarray, truth: np.ndarray, grid: VoxelGrid) -> Image.Image:
-    corner = np.rint(grid.origin / grid.resolution) * grid.resolution
-    occupied = (labels != FREE) & (labels != UNKNOWN)
-    layers = np.flatnonzero(((truth != FREE) & (truth != UNKNOWN)).any(axis=(0, 1)))
-    cut_above_m = corner[2] + layers[0] * grid.resolution + LOOK_IN_HEIGHT_M if len(layers) else None
-    occupancy = Occupancy(labels, occupied.astype(np.float32), corner, grid.resolution, "world")
-    return ImageOps.contain(isometric_view(occupancy, cut_above_m), (420, 420))
+    return ImageOps.contain(draw_voxels(labels, truth, grid), (420, 420))
 
 
 def _errors(labels: np.ndarray, truth: np.ndarray, grid: VoxelGrid) -> Image.Image:

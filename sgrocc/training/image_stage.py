@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning
 import torch
 
+from sgrocc.evaluation.recording_score import abs_rel_and_delta
 from sgrocc.labels import NUM_CLASSES, UNKNOWN
 from sgrocc.model.image_encoder import ImageEncoder
 from sgrocc.training.losses import (
@@ -40,7 +41,7 @@ class ImageStage(lightning.LightningModule):
 
     def training_step(self, batch: dict, _: int) -> torch.Tensor:
         found = self.encoder(self.encoder.normalised(batch["image"]), batch["intrinsics"])
-        losses = image_losses(found, batch, self.weights)
+        losses = image_losses(found.depth, found.class_logits, batch, self.weights)
         total = sum(losses.values())
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
         self.log("train/loss", total.detach(), prog_bar=True)
@@ -51,8 +52,8 @@ class ImageStage(lightning.LightningModule):
 
     def validation_step(self, batch: dict, _: int) -> None:
         found = self.encoder(self.encoder.normalised(batch["image"]), batch["intrinsics"])
-        self._score.add(found, batch)
-        total = sum(image_losses(found, batch, self.weights).values())
+        self._score.add(found.depth, found.class_logits, batch)
+        total = sum(image_losses(found.depth, found.class_logits, batch, self.weights).values())
         self.log("val/loss", total, batch_size=len(batch["name"]), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
@@ -64,12 +65,14 @@ class ImageStage(lightning.LightningModule):
         return self.optimiser.build(self, int(self.trainer.estimated_stepping_batches))
 
 
-def image_losses(found, batch: dict, weights: LossWeights) -> dict[str, torch.Tensor]:
-    """The weighted losses of an encoder's `found` (ImageFeatures): depth, depth_gradient, image_classes."""
+def image_losses(
+    depth: torch.Tensor, class_logits: torch.Tensor, batch: dict, weights: LossWeights
+) -> dict[str, torch.Tensor]:
+    """The weighted losses of an encoder's depth and class logits: depth, depth_gradient, image_classes."""
     losses = {
-        "depth": log_depth_error(found.depth, batch["true_depth"]),
-        "depth_gradient": log_depth_gradient_error(found.depth, batch["true_depth"]),
-        "image_classes": image_class_error(found.class_logits, batch["image_labels"]),
+        "depth": log_depth_error(depth, batch["true_depth"]),
+        "depth_gradient": log_depth_gradient_error(depth, batch["true_depth"]),
+        "image_classes": image_class_error(class_logits, batch["image_labels"]),
     }
     return {name: value * getattr(weights, name) for name, value in losses.items()}
 
@@ -103,10 +106,10 @@ class ImageScore:
         self._depth: list[tuple[float, float, float]] = []
         self._pairs = torch.zeros(NUM_CLASSES + 1, NUM_CLASSES + 1, dtype=torch.int64)
 
-    def add(self, found, batch: dict) -> None:
-        for depth, truth in zip(found.depth.detach(), batch["true_depth"], strict=True):
-            self._depth.append(depth_errors(depth, truth))
-        predicted = found.class_logits.detach().argmax(dim=1) + 1
+    def add(self, depth: torch.Tensor, class_logits: torch.Tensor, batch: dict) -> None:
+        for of_image, truth in zip(depth.detach(), batch["true_depth"], strict=True):
+            self._depth.append(depth_errors(of_image, truth))
+        predicted = class_logits.detach().argmax(dim=1) + 1
         truth = batch["image_labels"].long()
         known = truth != UNKNOWN
         pairs = truth[known] * (NUM_CLASSES + 1) + predicted[known]
@@ -131,9 +134,5 @@ def depth_errors(depth: torch.Tensor, truth: torch.Tensor) -> tuple[float, float
     d, t = depth[known].double(), truth[known].double()
     if not len(t):
         return 0.0, 1.0, 0.0
-    ratio = torch.maximum(d / t, t / d)
-    return (
-        float(((d - t).abs() / t).mean()),
-        float((ratio < 1.25).double().mean()),
-        float((torch.log(d) - torch.log(t)).median().abs()),
-    )
+    scale = float((torch.log(d) - torch.log(t)).median().abs())
+    return *abs_rel_and_delta(d.cpu().numpy(), t.cpu().numpy()), scale

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from sgrocc.datasets.layout import VOXEL_M
-from sgrocc.evaluation.predictors import LocalPrediction, expert_frame, pose_in_grid
+from sgrocc.evaluation.predictors import LocalPrediction, expert_frame, labels_of, pose_in_grid
 from sgrocc.experts.learned import LearnedExpert, network_inputs
 from sgrocc.gaussians import Gaussians
 from sgrocc.geometry import Pose, VoxelGrid
 from sgrocc.inference.manifest import OPSET, ModelManifest
-from sgrocc.labels import CLASS_NAMES, FREE, most_likely_class
+from sgrocc.labels import CLASS_NAMES
 from sgrocc.model.anchors import AnchorConfig
 from sgrocc.model.lifting import LiftingConfig
 from sgrocc.model.refinement import RefinementConfig
@@ -127,11 +127,7 @@ class TorchLocal:
 
     def predict(self, frame: LocalFrame) -> LocalPrediction:
         """Labels of the frame's grid."""
-        occupancy, scores = self.voxels(frame)
-        labels = np.full(occupancy.shape, FREE, np.uint8)
-        occupied = occupancy >= 0.5
-        labels[occupied] = most_likely_class(scores[occupied])
-        return LocalPrediction(labels, None)
+        return LocalPrediction(labels_of(*self.voxels(frame)), None)
 
     def voxels(self, frame: LocalFrame) -> tuple[np.ndarray, np.ndarray]:
         """Occupancy (X, Y, Z) and class scores (X, Y, Z, 11) of the frame's grid: see sgrocc.splatting.splat_grid."""
