@@ -16,6 +16,40 @@ wp.config.log_level = wp.LOG_WARNING
 _MAX_ALPHA = 1.0 - 1e-6
 
 
+# What both kernels must agree on: which voxels a Gaussian reaches, and where they lie.
+
+
+@wp.func
+def _low(first: wp.array2d(dtype=wp.int32), corner: wp.vec3i, i: wp.int32):
+    # Nothing outside the box of the blocks asked for: the loops stop at its faces.
+    return wp.max(wp.vec3i(first[i, 0], first[i, 1], first[i, 2]), corner)
+
+
+@wp.func
+def _high(
+    last: wp.array2d(dtype=wp.int32), slots: wp.array3d(dtype=wp.int32), corner: wp.vec3i, block: wp.int32, i: wp.int32
+):
+    end = corner + wp.vec3i(slots.shape[0] * block, slots.shape[1] * block, slots.shape[2] * block)
+    return wp.min(wp.vec3i(last[i, 0] + 1, last[i, 1] + 1, last[i, 2] + 1), end)
+
+
+@wp.func
+def _squared_distance(
+    precisions: wp.array2d(dtype=wp.float32), i: wp.int32, dx: wp.float32, dy: wp.float32, dz: wp.float32
+):
+    return (
+        precisions[i, 0] * dx * dx
+        + precisions[i, 1] * dy * dy
+        + precisions[i, 2] * dz * dz
+        + 2.0 * (precisions[i, 3] * dx * dy + precisions[i, 4] * dx * dz + precisions[i, 5] * dy * dz)
+    )
+
+
+@wp.func
+def _voxel(lx: wp.int32, ly: wp.int32, lz: wp.int32, block: wp.int32):
+    return ((lx % block) * block + ly % block) * block + lz % block
+
+
 @wp.kernel
 def _splat(
     means: wp.array(dtype=wp.vec3),
@@ -36,33 +70,23 @@ def _splat(
     i = wp.tid()
     mean = means[i]
     opacity = opacities[i]
-    # Nothing outside the box of the blocks asked for: the loops stop at its faces.
-    x0 = wp.max(first[i, 0], corner[0])
-    y0 = wp.max(first[i, 1], corner[1])
-    z0 = wp.max(first[i, 2], corner[2])
-    x1 = wp.min(last[i, 0] + 1, corner[0] + slots.shape[0] * block)
-    y1 = wp.min(last[i, 1] + 1, corner[1] + slots.shape[1] * block)
-    z1 = wp.min(last[i, 2] + 1, corner[2] + slots.shape[2] * block)
-    for x in range(x0, x1):
+    low = _low(first, corner, i)
+    high = _high(last, slots, corner, block, i)
+    for x in range(low[0], high[0]):
         dx = (wp.float32(x) + 0.5) * resolution - mean[0]
-        for y in range(y0, y1):
+        for y in range(low[1], high[1]):
             dy = (wp.float32(y) + 0.5) * resolution - mean[1]
-            for z in range(z0, z1):
+            for z in range(low[2], high[2]):
                 lx = x - corner[0]
                 ly = y - corner[1]
                 lz = z - corner[2]
                 slot = slots[lx / block, ly / block, lz / block]
                 if slot >= 0:
                     dz = (wp.float32(z) + 0.5) * resolution - mean[2]
-                    d2 = (
-                        precisions[i, 0] * dx * dx
-                        + precisions[i, 1] * dy * dy
-                        + precisions[i, 2] * dz * dz
-                        + 2.0 * (precisions[i, 3] * dx * dy + precisions[i, 4] * dx * dz + precisions[i, 5] * dy * dz)
-                    )
+                    d2 = _squared_distance(precisions, i, dx, dy, dz)
                     if d2 <= max_squared_distance:
                         phi = wp.exp(-0.5 * d2)
-                        voxel = ((lx % block) * block + ly % block) * block + lz % block
+                        voxel = _voxel(lx, ly, lz, block)
                         wp.atomic_add(log_free, slot, voxel, wp.log(1.0 - wp.min(opacity * phi, max_alpha)))
                         for k in range(semantics.shape[1]):
                             wp.atomic_add(class_sums, slot, voxel, k, phi * semantics[i, k])
@@ -97,30 +121,23 @@ def _splat_adjoint(
     d_diagonal = wp.vec3(0.0, 0.0, 0.0)
     d_off_diagonal = wp.vec3(0.0, 0.0, 0.0)
     d_opacity = wp.float32(0.0)
-    x0 = wp.max(first[i, 0], corner[0])
-    y0 = wp.max(first[i, 1], corner[1])
-    z0 = wp.max(first[i, 2], corner[2])
-    x1 = wp.min(last[i, 0] + 1, corner[0] + slots.shape[0] * block)
-    y1 = wp.min(last[i, 1] + 1, corner[1] + slots.shape[1] * block)
-    z1 = wp.min(last[i, 2] + 1, corner[2] + slots.shape[2] * block)
-    for x in range(x0, x1):
+    low = _low(first, corner, i)
+    high = _high(last, slots, corner, block, i)
+    for x in range(low[0], high[0]):
         dx = (wp.float32(x) + 0.5) * resolution - mean[0]
-        for y in range(y0, y1):
+        for y in range(low[1], high[1]):
             dy = (wp.float32(y) + 0.5) * resolution - mean[1]
-            for z in range(z0, z1):
+            for z in range(low[2], high[2]):
                 lx = x - corner[0]
                 ly = y - corner[1]
                 lz = z - corner[2]
                 slot = slots[lx / block, ly / block, lz / block]
                 if slot >= 0:
                     dz = (wp.float32(z) + 0.5) * resolution - mean[2]
-                    px = precisions[i, 0] * dx + precisions[i, 3] * dy + precisions[i, 4] * dz
-                    py = precisions[i, 3] * dx + precisions[i, 1] * dy + precisions[i, 5] * dz
-                    pz = precisions[i, 4] * dx + precisions[i, 5] * dy + precisions[i, 2] * dz
-                    d2 = px * dx + py * dy + pz * dz
+                    d2 = _squared_distance(precisions, i, dx, dy, dz)
                     if d2 <= max_squared_distance:
                         phi = wp.exp(-0.5 * d2)
-                        voxel = ((lx % block) * block + ly % block) * block + lz % block
+                        voxel = _voxel(lx, ly, lz, block)
                         d_phi = wp.float32(0.0)
                         if opacity * phi < max_alpha:
                             d_alpha = -d_log_free[slot, voxel] / (1.0 - opacity * phi)
@@ -130,6 +147,9 @@ def _splat_adjoint(
                             d_sum = d_class_sums[slot, voxel, k]
                             d_phi += d_sum * semantics[i, k]
                             d_semantics[i, k] = d_semantics[i, k] + d_sum * phi
+                        px = precisions[i, 0] * dx + precisions[i, 3] * dy + precisions[i, 4] * dz
+                        py = precisions[i, 3] * dx + precisions[i, 1] * dy + precisions[i, 5] * dz
+                        pz = precisions[i, 4] * dx + precisions[i, 5] * dy + precisions[i, 2] * dz
                         d_d2 = -0.5 * phi * d_phi
                         d_mean += wp.vec3(px, py, pz) * (-2.0 * d_d2)
                         d_diagonal += wp.vec3(dx * dx, dy * dy, dz * dz) * d_d2
