@@ -42,6 +42,7 @@ class ExpertStage(lightning.LightningModule):
             load_encoder(self.expert.encoder, encoder_from)
         self.weights = weights or LossWeights()
         self.optimiser = optimiser or OptimiserConfig()
+        self.optimiser.freeze(self)
         self.train()  # the trainer does not ask for it
 
     def train(self, mode: bool = True) -> ExpertStage:

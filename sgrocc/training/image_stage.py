@@ -38,6 +38,7 @@ class ImageStage(lightning.LightningModule):
             load_encoder(self.encoder, encoder_from)
         self.weights = weights or LossWeights()
         self.optimiser = optimiser or OptimiserConfig()
+        self.optimiser.freeze(self)
 
     def training_step(self, batch: dict, _: int) -> torch.Tensor:
         found = self.encoder(self.encoder.normalised(batch["image"]), batch["intrinsics"])

@@ -22,27 +22,29 @@ class OptimiserConfig:
     lowest: float = 0.01
     multipliers: dict[str, float] = field(default_factory=dict)
 
+    def freeze(self, module: nn.Module) -> None:
+        """Take the parameters of factor 0 out of the training; what is frozen anyway, as a depth prior, stays so.
+
+        A module does this when it is made: processes that share a training agree on its parameters before the
+        optimiser is built. Raises ValueError where a multiplier names no parameter.
+        """
+        names = [name for name, _ in module.named_parameters()]
+        for beginning in self.multipliers:
+            if not any(name.startswith(beginning) for name in names):
+                raise ValueError(f"no parameter's name begins with {beginning!r}: correct the multipliers")
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and self._factor(name) > 0)
+
     def build(self, module: nn.Module, steps: int) -> dict:
         """What a LightningModule's `configure_optimizers` returns. steps: of the whole training.
 
         Biases and norms are not decayed. Raises ValueError where a multiplier names no parameter.
         """
+        self.freeze(module)
         groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-        used = set()
         for name, parameter in module.named_parameters():
-            factor = 1.0
-            for beginning, value in self.multipliers.items():
-                if name.startswith(beginning):
-                    factor = value
-                    used.add(beginning)
-            # What is frozen anyway, as a depth prior, stays so.
-            parameter.requires_grad_(parameter.requires_grad and factor > 0)
             if parameter.requires_grad:
-                groups.setdefault((factor, parameter.ndim > 1), []).append(parameter)
-        if set(self.multipliers) - used:
-            raise ValueError(
-                f"no parameter's name begins with {sorted(set(self.multipliers) - used)[0]!r}: correct the multipliers"
-            )
+                groups.setdefault((self._factor(name), parameter.ndim > 1), []).append(parameter)
         optimiser = torch.optim.AdamW(
             [
                 {
@@ -63,3 +65,7 @@ class OptimiserConfig:
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor_at)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _factor(self, name: str) -> float:
+        """The last multiplier that fits a parameter's name."""
+        return next((f for beginning, f in reversed(self.multipliers.items()) if name.startswith(beginning)), 1.0)
