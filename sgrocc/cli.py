@@ -191,7 +191,19 @@ def _add_eval_recording(commands: argparse._SubParsersAction) -> None:
         description="Compare a model's own depth with the recorded one, and its classes with points labelled by hand.",
     )
     parser.add_argument("recording", type=Path, help="folder of a posed RGB-D recording")
-    parser.add_argument("--model", required=True, type=Path, help="folder of an exported model")
+    of = parser.add_mutually_exclusive_group(required=True)
+    of.add_argument("--model", type=Path, help="folder of an exported model")
+    of.add_argument("--checkpoint", type=Path, help="of either stage; of an image stage, the encoder alone is judged")
+    parser.add_argument(
+        "--size", type=_positive, nargs=2, default=(320, 240), metavar=("W", "H"), help="an image stage's images"
+    )
+    parser.add_argument(
+        "--adapt",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="first move a checkpoint's batch norms by this share towards the recording's statistics (AdaBN)",
+    )
     parser.add_argument("--labels", type=Path, help="JSON file of labelled points")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.set_defaults(run=_eval_recording)
@@ -202,14 +214,10 @@ def _eval_recording(options: argparse.Namespace) -> None:
 
     from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
     from sgrocc.evaluation import recording_score
-    from sgrocc.experts.learned import LearnedExpert
-    from sgrocc.inference.engine import load_engine
-    from sgrocc.inference.manifest import load_manifest
 
     sequence = PosedRgbdSequence(options.recording)
-    manifest = load_manifest(options.model)
-    engine = load_engine(manifest)
-    figures = {"depth": recording_score.depth_figures(LearnedExpert(manifest, engine), sequence)}
+    expert_of = _recording_experts(options, sequence)
+    figures = {"depth": recording_score.depth_figures(expert_of(False), sequence)}
     depth = figures["depth"]
     for kind in ("raw", "aligned"):
         print(
@@ -221,14 +229,38 @@ def _eval_recording(options: argparse.Namespace) -> None:
         )
     )
     for source in ("network", "sensor") if options.labels else ():
-        expert = LearnedExpert(manifest, engine, use_sensor_depth=source == "sensor")
-        classes = recording_score.class_figures(expert, sequence, options.labels, source == "sensor")
+        with_sensor = source == "sensor"
+        classes = recording_score.class_figures(expert_of(with_sensor), sequence, options.labels, with_sensor)
         figures[f"classes_{source}_depth"] = classes
         named = ", ".join(f"{name} {right}/{count}" for name, (right, count) in classes["per_class"].items())
-        print(f"classes, {source} depth: {100 * classes['accuracy']:.1f} % of {classes['points']} points; {named}")
+        print(
+            f"classes, {source} depth: {100 * classes['accuracy']:.1f} % of {classes['points']} points, "
+            f"mean of classes {100 * classes['mean_accuracy']:.1f} %; {named}"
+        )
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(figures, indent=1))
+
+
+def _recording_experts(options: argparse.Namespace, sequence):
+    """What makes the expert of a model or checkpoint, with or without sensor depth."""
+    from sgrocc.experts.learned import LearnedExpert
+
+    if options.model:
+        from sgrocc.inference.engine import load_engine
+        from sgrocc.inference.manifest import load_manifest
+
+        if options.adapt:
+            raise ValueError("an exported model cannot be adapted: give its --checkpoint instead")
+        manifest = load_manifest(options.model)
+        engine = load_engine(manifest)
+        return lambda with_sensor: LearnedExpert(manifest, engine, with_sensor)
+    from sgrocc.training import torch_expert
+
+    expert = torch_expert.any_expert(options.checkpoint, *options.size)
+    if options.adapt:
+        torch_expert.adapt(expert, sequence, options.adapt)
+    return lambda with_sensor: torch_expert.learned_expert(expert, with_sensor)
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

@@ -79,9 +79,7 @@ class Health:
         status.name = f"{self._node.get_fully_qualified_name()}: frames"
         status.hardware_id = "sgrocc"
         if not counts["received"]:
-            sentences["nothing_received"] = (
-                "nothing has come yet: check the names of the input topics"
-            )
+            sentences["nothing_received"] = "nothing has come yet: check the names of the input topics"
         status.level = DiagnosticStatus.WARN if sentences else DiagnosticStatus.OK
         status.message = "; ".join(sentences.values()) or "ok"
         flat = {"received": counts["received"], "fused": counts["fused"], **self._details()}

@@ -1,5 +1,5 @@
-"""The files in config/train as they are: each makes its model, and the paper's recipe takes a step on hand-made files of
-Occ-ScanNet; two processes train one model.
+"""The files in config/train as they are: each makes its model, and the paper's recipe takes a step on hand-made files
+of Occ-ScanNet; two processes train one model.
 """
 
 import os

@@ -9,10 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from scenes import CAMERA, write_small_set  # noqa: E402
+from scenes import CAMERA, write_room, write_small_set  # noqa: E402
 
 from sgrocc import cli  # noqa: E402
 from sgrocc.datasets.occscannet import OccScanNet  # noqa: E402
+from sgrocc.datasets.posed_rgbd import PosedRgbdSequence  # noqa: E402
 from sgrocc.evaluation.metrics import Counts, view_of  # noqa: E402
 from sgrocc.labels import FREE, NUM_CLASSES, UNKNOWN, WALL  # noqa: E402
 from sgrocc.model.anchors import AnchorConfig  # noqa: E402
@@ -23,7 +24,7 @@ from sgrocc.training.data import LocalSamples, collate  # noqa: E402
 from sgrocc.training.expert_stage import ExpertStage, VoxelScore, in_view  # noqa: E402
 from sgrocc.training.image_stage import ImageScore, ImageStage, depth_errors, load_encoder  # noqa: E402
 from sgrocc.training.schedule import OptimiserConfig  # noqa: E402
-from sgrocc.training.torch_expert import TorchLocal, load_expert  # noqa: E402
+from sgrocc.training.torch_expert import TorchLocal, adapt, any_expert, load_expert  # noqa: E402
 
 CHANNELS = 16
 SMALL = {"width": 64, "height": 48, "channels": CHANNELS, "blocks": 1}
@@ -413,3 +414,37 @@ def test_an_image_stage_begins_from_another_one(tmp_path):
     path = save(tmp_path / "first.ckpt", first.state_dict())
     second = ImageStage(CHANNELS, str(path))
     assert all(torch.equal(value, first.state_dict()[name]) for name, value in second.state_dict().items())
+
+
+def test_an_image_stage_judges_with_its_pixels_classes_on_the_surface(image_stage, expert_stage):
+    alone = any_expert(image_stage / "last.ckpt", 64, 48)
+    image, intrinsics = torch.rand(1, 3, 48, 64), torch.tensor([[50.0, 50.0, 31.5, 23.5]])
+    output = alone(image, intrinsics)
+    found = alone.encoder(image, intrinsics)
+    # One Gaussian per eighth pixel, at its depth, of the class that the pixel's neighbourhood shows.
+    assert output.gaussians.means.shape == (1, 48, 3)
+    torch.testing.assert_close(output.gaussians.means[0, :, 2], found.depth[0, 0, 4::8, 4::8].flatten())
+    assert any_expert(expert_stage / "last.ckpt", 1, 1).config.blocks == 1
+    with pytest.raises(FileNotFoundError, match="train the image stage first"):
+        any_expert(image_stage / "nothing.ckpt", 64, 48)
+
+
+def test_adapted_norms_have_the_statistics_of_the_recording(image_stage, tmp_path):
+    (tmp_path / "room").mkdir()
+    write_room(tmp_path / "room")
+    sequence = PosedRgbdSequence(tmp_path / "room")
+    expert = any_expert(image_stage / "last.ckpt", 64, 48)
+    norm = expert.encoder.backbone.stem[1]
+    before = norm.running_mean.clone()
+    adapt(expert, sequence, 1.0, every=3, batch=2)
+    # Every image of that recording is of one colour: what the first norm sees of it is a convolution of a constant.
+    mean, std = (np.array(x) for x in (expert.encoder.mean, expert.encoder.std))
+    colour = sequence.frame(0).image[0, 0]
+    image = torch.from_numpy(((colour / 255 - mean) / std).astype(np.float32)).view(1, 3, 1, 1).expand(1, 3, 48, 64)
+    seen = expert.encoder.backbone.stem[0](image).mean(dim=(0, 2, 3))
+    torch.testing.assert_close(norm.running_mean, seen, atol=1e-4, rtol=1e-4)
+    assert not norm.training and norm.momentum is not None
+
+    half = any_expert(image_stage / "last.ckpt", 64, 48)
+    adapt(half, sequence, 0.5, every=3, batch=2)
+    torch.testing.assert_close(half.encoder.backbone.stem[1].running_mean, 0.5 * (before + seen), atol=1e-4, rtol=1e-4)

@@ -82,8 +82,13 @@ def build_model(seed: int) -> onnx.ModelProto:
     for channels_in, channels_out in zip(CHANNELS, CHANNELS[1:]):
         weight, bias = _weights(random, channels_out, channels_in, 3)
         value = graph.add(
-            "Conv", value, graph.constant(weight), graph.constant(bias),
-            kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1],
+            "Conv",
+            value,
+            graph.constant(weight),
+            graph.constant(bias),
+            kernel_shape=[3, 3],
+            strides=[2, 2],
+            pads=[1, 1, 1, 1],
         )
         value = graph.add("Relu", value)
     weight, bias = _weights(random, sum(HEAD.values()), CHANNELS[-1], 1)

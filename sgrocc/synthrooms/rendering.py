@@ -266,9 +266,7 @@ def _face_key(box: Solid, axis: int, sign: float) -> tuple[int, ...]:
     return (axis, *(int(value) for value in np.rint(np.concatenate([middle, edges, box.rotation.ravel()]) * 1e5)))
 
 
-def _box_mesh(
-    box: Solid, tile_m: float | None, anchored: bool, hidden: set[tuple[int, ...]]
-) -> tuple[np.ndarray, ...]:
+def _box_mesh(box: Solid, tile_m: float | None, anchored: bool, hidden: set[tuple[int, ...]]) -> tuple[np.ndarray, ...]:
     """(V, 3) points, (V, 3) normals, (V, 2) texture coordinates and (F, 3) corners of a box's triangles.
 
     tile_m: metres per repeat of its texture, None where one picture covers each face; anchored: the texture lies fixed

@@ -78,10 +78,10 @@ def image_losses(
     return {name: value * getattr(weights, name) for name, value in losses.items()}
 
 
-def load_encoder(encoder: ImageEncoder, checkpoint: str | Path) -> None:
-    """Load the encoder of an image stage's, or an expert stage's, checkpoint into another.
+def encoder_weights(checkpoint: str | Path) -> dict[str, torch.Tensor]:
+    """The state dict of the encoder in an image stage's, or an expert stage's, checkpoint; empty where there is none.
 
-    Raises FileNotFoundError where it is missing and ValueError where it holds no such encoder.
+    Raises FileNotFoundError.
     """
     path = Path(checkpoint)
     if not path.is_file():
@@ -92,11 +92,19 @@ def load_encoder(encoder: ImageEncoder, checkpoint: str | Path) -> None:
         for beginning in ("encoder.", "expert.encoder."):
             if name.startswith(beginning):
                 found[name[len(beginning) :]] = value
+    return found
+
+
+def load_encoder(encoder: ImageEncoder, checkpoint: str | Path) -> None:
+    """Load the encoder of an image stage's, or an expert stage's, checkpoint into another.
+
+    Raises FileNotFoundError where it is missing and ValueError where it holds no such encoder.
+    """
     try:
-        encoder.load_state_dict(found)
+        encoder.load_state_dict(encoder_weights(checkpoint))
     except RuntimeError as error:
         raise ValueError(
-            f"{path} holds no encoder of this size: train the image stage with the same channels"
+            f"{checkpoint} holds no encoder of this size: train the image stage with the same channels"
         ) from error
 
 

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from sgrocc.datasets.layout import VOXEL_M
+from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
 from sgrocc.evaluation.predictors import LocalPrediction, expert_frame, labels_of, pose_in_grid
+from sgrocc.experts import Frame
 from sgrocc.experts.learned import LearnedExpert, network_inputs
 from sgrocc.gaussians import Gaussians
 from sgrocc.geometry import Pose, VoxelGrid
@@ -20,6 +23,7 @@ from sgrocc.model.lifting import LiftingConfig
 from sgrocc.model.refinement import RefinementConfig
 from sgrocc.model.spatial_expert import ExpertConfig, ExpertOutput, SpatialExpert
 from sgrocc.splatting import splat_grid
+from sgrocc.training.image_stage import encoder_weights, load_encoder
 
 if TYPE_CHECKING:
     from sgrocc.datasets.occscannet import LocalFrame
@@ -47,6 +51,50 @@ def load_expert(checkpoint: str | Path) -> SpatialExpert:
     # Another prior's weights are its own affair: set `expert.prior` to have it back.
     expert.load_state_dict({name: value for name, value in weights.items() if not name.startswith("prior.")})
     return expert.eval()
+
+
+def any_expert(checkpoint: str | Path, width: int, height: int) -> SpatialExpert:
+    """The expert of an ExpertStage's checkpoint or, of an ImageStage's, what its encoder alone knows: the classes of
+    pixels, on the surface of its depth, for images of that size. Raises FileNotFoundError or ValueError.
+    """
+    weights = encoder_weights(checkpoint)
+    if "expert_config" in torch.load(checkpoint, map_location="cpu", weights_only=False):
+        return load_expert(checkpoint)
+    if not weights:
+        raise ValueError(f"{checkpoint} holds no encoder: give a checkpoint of sgrocc train")
+    channels = weights["class_head.weight"].shape[1]
+    config = ExpertConfig(width, height, channels, blocks=0, anchors=AnchorConfig(stride=8, offsets_m=(0.0,)))
+    expert = SpatialExpert(config, imagenet=False)
+    load_encoder(expert.encoder, checkpoint)
+    return expert.eval()
+
+
+@torch.no_grad()
+def adapt(expert: SpatialExpert, sequence: PosedRgbdSequence, share: float, every: int = 6, batch: int = 8) -> None:
+    """Move the statistics of the image backbone's batch norms towards a recording's (AdaBN, Li et al. 2017).
+
+    share: 0 for no change, 1 for the recording's alone; every: how many frames apart those are that are looked at.
+    """
+    config, encoder = expert.config, expert.encoder
+    images = [
+        network_inputs(
+            Frame(sequence.frame(i).image, sequence.camera), config.width, config.height, encoder.mean, encoder.std
+        )["image"]
+        for i in range(0, len(sequence), every)
+    ]
+    norms = [m for m in encoder.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [(n.running_mean.clone(), n.running_var.clone(), n.momentum) for n in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    for first in range(0, len(images), batch):
+        encoder.backbone(torch.from_numpy(np.concatenate(images[first : first + batch])))
+    for norm, (mean, variance, momentum) in zip(norms, before, strict=True):
+        norm.running_mean.copy_(mean.lerp(norm.running_mean, share))
+        norm.running_var.copy_(variance.lerp(norm.running_var, share))
+        norm.momentum = momentum
+    expert.eval()
 
 
 class TorchEngine:
