@@ -20,8 +20,9 @@ ARGUMENTS = (
     (
         "depth_topic",
         Inputs.depth,
-        "depth image registered to the colour image; unused with a learned expert's own depth",
+        "depth image registered to the colour image; unused with depth_source network",
     ),
+    ("depth_source", "", "topic: the depth image; network: the model's own, no depth camera; empty: as in params_file"),
     (
         "global_frame",
         "",
@@ -51,7 +52,8 @@ def start(context):
         raise FileNotFoundError(f"there is no parameter file {params_file}: give params_file the path of a YAML file")
     clock = {"use_sim_time": is_true("use_sim_time")}
     # A frame is a string, also where YAML would read a number or a truth value.
-    overrides = {**clock, **({"global_frame": ParameterValue(frame, value_type=str)} if frame else {})}
+    named = {"global_frame": frame, "depth_source": value("depth_source")}
+    overrides = {**clock, **{name: ParameterValue(text, value_type=str) for name, text in named.items() if text}}
     inputs = Inputs(value("image_topic"), value("camera_info_topic"), value("depth_topic"))
     nodes = [
         Node(

@@ -173,10 +173,15 @@ def running_nodes(log: Path, overrides: dict[str, object], one_process: bool = T
         raise RuntimeError(f"a node ended with exit code {max(codes, key=abs)}: read {log}")
 
 
-def play(bag: Path, rate: float, log: Path) -> dict[int, int]:
-    """Replay a bag in a process of its own; returns image stamp -> steady clock at publishing, nanoseconds."""
+def play(bag: Path, rate: float, log: Path, overrides: dict[str, object] | None = None) -> dict[int, int]:
+    """Replay a bag in a process of its own to nodes with those parameters, once they listen.
+
+    Returns image stamp -> steady clock at publishing, nanoseconds.
+    """
     line = [sys.executable, "-m", "sgrocc_ros.replay", "--bag", str(bag), "--rate", str(rate), "--log", str(log)]
-    awaited = (Inputs.image, Inputs.camera_info, Inputs.depth, "/tf", "/tf_static")
+    awaited = [Inputs.image, Inputs.camera_info, "/tf", "/tf_static"]
+    if (overrides or {}).get("depth_source") != "network":
+        awaited.append(Inputs.depth)
     subprocess.run([*line, "--wait-for-subscribers", *awaited], check=True)
     published = json.loads(log.read_text())["published"]
     return {stamp: steady for stamp, steady in published[Inputs.image]}
@@ -193,7 +198,7 @@ def run_once(
     try:
         with running_nodes(log, {"use_sim_time": True, **overrides}, one_process) as processes:
             wait_for_map(listener, processes, log)
-            published = play(bag, rate, log.with_suffix(".json"))
+            published = play(bag, rate, log.with_suffix(".json"), overrides)
             listener.settle()
     finally:
         listener.close()

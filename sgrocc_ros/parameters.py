@@ -49,12 +49,12 @@ _GEOMETRIC = GeometricConfig()
 TABLE: tuple[Parameter, ...] = (
     Parameter(
         "expert",
-        "geometric",
+        "learned",
         EXPERT,
-        "geometric: sensor depth, no network; learned: the exported model named by `model`",
-        choices=("geometric", "learned"),
+        "learned: the exported model named by `model`; geometric: sensor depth alone, no network, no classes",
+        choices=("learned", "geometric"),
     ),
-    Parameter("model", "", EXPERT, "learned expert: a folder under models/, or a path"),
+    Parameter("model", "compact", EXPERT, "learned expert: a folder under models/, or a path"),
     Parameter("engine", "onnxruntime", EXPERT, "learned expert: what runs the model", choices=("onnxruntime",)),
     Parameter("engine_threads", 1, EXPERT, "learned expert: threads of the engine", 1, 64),
     Parameter(

@@ -14,17 +14,19 @@ from rich.table import Table
 
 from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
 from sgrocc_ros.demo import SHIPPED_RECORDING, Listener, environment, play, running_nodes, wait_for_map
+from sgrocc_ros.evaluate_bag import add_expert_arguments, expert_overrides
 from sgrocc_ros.record_sequence import record_sequence
 
 #: After the first laps the process may still grow by this share: caches fill, the allocator settles.
 MAX_GROWTH = 0.10
 
 
-def run(sequence_folder: Path, out: Path, duration_s: float) -> dict:
-    """Play laps until the time is over; returns {laps: [...], failures: [sentence]}.
+def run(sequence_folder: Path, out: Path, duration_s: float, overrides: dict[str, object] | None = None) -> dict:
+    """Play laps until the time is over; returns {laps: [...], failures: [sentence]}. overrides: of the parameters.
 
     Each lap starts the recording's clock anew, as a bag in a loop does, and the map is kept.
     """
+    overrides = overrides or {}
     os.environ.update(environment())
     out.mkdir(parents=True, exist_ok=True)
     bag = out / "recording"
@@ -34,10 +36,10 @@ def run(sequence_folder: Path, out: Path, duration_s: float) -> dict:
     listener = Listener(keep=False)
     started = time.monotonic()
     try:
-        with running_nodes(out / "nodes.log", {"use_sim_time": True}) as processes:
+        with running_nodes(out / "nodes.log", {"use_sim_time": True, **overrides}) as processes:
             wait_for_map(listener, processes, out / "nodes.log")
             while not laps or time.monotonic() - started < duration_s:
-                play(bag, 1.0, out / "published.json")
+                play(bag, 1.0, out / "published.json", overrides)
                 listener.settle()
                 laps.append(_measure(processes[0].pid, listener, time.monotonic() - started, laps))
                 lap = laps[-1]
@@ -97,9 +99,11 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--sequence", default=str(SHIPPED_RECORDING), help="folder of a posed RGB-D sequence")
     parser.add_argument("--out", default="out/soak", help="where the figures go")
     parser.add_argument("--seconds", type=float, default=600.0, help="how long")
+    add_expert_arguments(parser)
     options = parser.parse_args(args)
     try:
-        failures = run(Path(options.sequence), Path(options.out), options.seconds)["failures"]
+        overrides = expert_overrides(options)
+        failures = run(Path(options.sequence), Path(options.out), options.seconds, overrides)["failures"]
     except (ValueError, OSError, RuntimeError) as error:
         failures = [str(error)]
     for failure in failures:

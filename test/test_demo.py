@@ -21,7 +21,7 @@ def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     (folder / "room").mkdir()
     write_room(folder / "room")
-    assert demo.main(["--sequence", str(folder / "room"), "--out", str(folder / "out")]) == 0
+    assert demo.main(["--sequence", str(folder / "room"), "--out", str(folder / "out"), "--expert", "geometric"]) == 0
     patch.undo()
     return folder / "out"
 

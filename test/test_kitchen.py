@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 def result(tmp_path_factory):
     bag = tmp_path_factory.mktemp("kitchen") / "bag"
     record_sequence(PosedRgbdSequence(KITCHEN), bag)
-    return evaluate(bag, Inputs(), parameters.complete({}))
+    return evaluate(bag, Inputs(), parameters.complete({"expert": "geometric"}))
 
 
 def test_the_map_is_as_good_as_octomaps(result):

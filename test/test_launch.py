@@ -170,6 +170,7 @@ DEFAULTS = {
     "image_topic": Inputs.image,
     "camera_info_topic": Inputs.camera_info,
     "depth_topic": Inputs.depth,
+    "depth_source": "",
     "global_frame": "",
     "namespace": "",
     "use_sim_time": "false",
@@ -227,6 +228,7 @@ def test_three_processes_get_the_same_topics_parameters_and_namespace(launched, 
         "camera_info_topic:=/left/info",
         "depth_topic:=/left/depth",
         f"params_file:={file}",
+        "depth_source:=network",
         "global_frame:=1",
         "use_sim_time:=True",
         "log_level:=debug",
@@ -234,7 +236,8 @@ def test_three_processes_get_the_same_topics_parameters_and_namespace(launched, 
     assert code == 0 and sorted(told) == sorted(THREE_PROCESSES), output
     for process in told.values():
         assert process["files"][0] == str(file) and len(process["files"]) == 2
-        assert parameters_of(process) == {"global_frame": "1", "use_sim_time": True, "resolution_m": 0.1}
+        given = {"global_frame": "1", "depth_source": "network", "use_sim_time": True}
+        assert parameters_of(process) == {**given, "resolution_m": 0.1}
         topics = {"image": "/left/image", "camera_info": "/left/info", "depth": "/left/depth"}
         assert remappings_of(process) == {**topics, "__ns": "/robot1"}
         assert "--log-level debug" in " ".join(process["line"])

@@ -135,7 +135,13 @@ def running(qos: QoSProfile = BEST_EFFORT, **overrides):
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain)
     executor = SingleThreadedExecutor(context=context)
-    options = {"max_pose_wait_s": 0.3, "max_partner_wait_s": 0.3, "frame_queue_length": 10, **overrides}
+    options = {
+        "expert": "geometric",
+        "max_pose_wait_s": 0.3,
+        "max_partner_wait_s": 0.3,
+        "frame_queue_length": 10,
+        **overrides,
+    }
     given = [Parameter(name, value=value) for name, value in options.items()]
     nodes = pipeline.make_pipeline(parameter_overrides=given, context=context)
     robot = Robot(context, qos)

@@ -28,7 +28,7 @@ def bag(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def values():
-    return parameters.complete({})
+    return parameters.complete({"expert": "geometric"})
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def heard(request, bag, tmp_path_factory):
     for name, value in demo.environment().items():
         patch.setenv(name, value)
     out = tmp_path_factory.mktemp("online")
-    overrides = {"frame_queue_length": 20, "octomap_rate_hz": 5.0}
+    overrides = {"expert": "geometric", "frame_queue_length": 20, "octomap_rate_hz": 5.0}
     listener, _ = demo.run_once(bag, out / "nodes.log", 1.0, overrides, one_process=request.param == "one process")
     patch.undo()
     return listener

@@ -153,11 +153,11 @@ def test_an_int_stands_for_a_float_and_nothing_else_does():
     "given, sentence",
     [
         (
-            {"depth_source": "network"},
+            {"expert": "geometric", "depth_source": "network"},
             "the geometric expert has no network: set depth_source to topic, or expert to learned",
         ),
         (
-            {"expert": "learned"},
+            {"model": ""},
             "the learned expert needs a model: set `model` to a folder under models/, or to a path",
         ),
         (
@@ -192,7 +192,9 @@ def test_what_rclpy_declares_itself_passes_and_is_left_out():
 
 
 def test_the_values_reach_the_memory_and_the_expert():
-    values = complete({"resolution_m": 0.1, "min_depth_m": 0.5, "memory.max_hits": 3, "max_anchors": 500})
+    values = complete(
+        {"expert": "geometric", "resolution_m": 0.1, "min_depth_m": 0.5, "memory.max_hits": 3, "max_anchors": 500}
+    )
     memory = parameters.memory_config(values)
     assert (memory.resolution, memory.min_depth_m, memory.max_hits) == (0.1, 0.5, 3)
     assert parameters.make_expert(values).depth_source == "topic"

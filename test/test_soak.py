@@ -9,7 +9,7 @@ from sgrocc_ros import demo, soak
 def test_a_minute_of_laps_keeps_memory_and_map_in_bounds(tmp_path, monkeypatch):
     for name, value in demo.environment().items():
         monkeypatch.setenv(name, value)
-    result = soak.run(demo.SHIPPED_RECORDING, tmp_path, 60.0)
+    result = soak.run(demo.SHIPPED_RECORDING, tmp_path, 60.0, {"expert": "geometric"})
     assert result["failures"] == []
     assert len(result["laps"]) >= 3
     last = result["laps"][-1]
