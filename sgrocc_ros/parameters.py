@@ -76,7 +76,12 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("max_partner_wait_s", 0.5, EXPERT, "how long an image waits for its camera_info and depth", 0.01, 60.0),
     Parameter("frame_queue_length", 2, EXPERT, "frames that wait for the worker; 1 keeps the latest only", 1, 100),
     Parameter(
-        "max_anchors", _GEOMETRIC.max_anchors, EXPERT, "geometric expert: Gaussians per frame at most", 100, 1_000_000
+        "max_anchors",
+        _GEOMETRIC.max_anchors,
+        EXPERT,
+        "Gaussians of sensor depth per frame, at most",
+        100,
+        1_000_000,
     ),
     Parameter("min_depth_m", _MEMORY.min_depth_m, MEMORY, "depth nearer than this is not used", 0.01, 10.0),
     Parameter("max_depth_m", _MEMORY.max_depth_m, MEMORY, "depth further than this is not used", 0.1, 100.0),
@@ -142,6 +147,14 @@ TABLE: tuple[Parameter, ...] = (
         MEMORY,
         "how Gaussians add up to occupancy",
         choices=("decoupled", "additive"),
+    ),
+    Parameter(
+        "memory.max_inferred_m",
+        _MEMORY.max_inferred_m,
+        MEMORY,
+        "how far behind a surface the network's guess of what is hidden is believed; 0: not at all",
+        0.0,
+        10.0,
     ),
     Parameter(
         "publish_rate_hz",
@@ -259,18 +272,22 @@ def memory_config(values: Values) -> MemoryConfig:
 
 def make_expert(values: Values) -> Expert:
     """The expert that the values choose. Raises ValueError or FileNotFoundError for a model that cannot be used."""
+    surfaces = GeometricConfig(
+        values["resolution_m"], values["min_depth_m"], values["max_depth_m"], values["max_anchors"]
+    )
     if values["expert"] == "geometric":
-        return GeometricExpert(
-            GeometricConfig(values["resolution_m"], values["min_depth_m"], values["max_depth_m"], values["max_anchors"])
-        )
+        return GeometricExpert(surfaces)
     from sgrocc.experts.learned import LearnedExpert
+    from sgrocc.experts.measured import MeasuredExpert
     from sgrocc.inference.engine import load_engine
     from sgrocc.inference.manifest import load_manifest
     from sgrocc.resources import find_model
 
     manifest = load_manifest(find_model(values["model"]))
     engine = load_engine(manifest, values["engine"], values["engine_threads"])
-    return LearnedExpert(manifest, engine, use_sensor_depth=values["depth_source"] == "topic")
+    if values["depth_source"] == "network":
+        return LearnedExpert(manifest, engine)
+    return MeasuredExpert(LearnedExpert(manifest, engine, use_sensor_depth=True), surfaces)
 
 
 def _default_of(parameter: Parameter) -> str:

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 from PIL import Image  # noqa: E402
 from scenes import write_small_set  # noqa: E402
 
+from sgrocc.labels import CHAIR, FREE, UNKNOWN, WALL  # noqa: E402
 from sgrocc.training import ablations, figures  # noqa: E402
 from sgrocc.training.ablations import BASE, ROWS, TABLES, Budget, Table, markdown, merged, run_row  # noqa: E402
 from sgrocc.training.image_stage import ImageStage  # noqa: E402
@@ -103,6 +104,12 @@ def test_a_figure_is_drawn(world, tmp_path, name):
     path = figures.draw(name, tmp_path, data, "test", 0, None, encoder, out)
     pixels = np.asarray(Image.open(path).convert("RGB"))
     assert min(pixels.shape[:2]) > 300 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+
+
+def test_every_voxel_of_a_comparison_has_its_verdict():
+    truth = np.array([[[WALL, WALL, FREE, FREE, CHAIR, UNKNOWN]]], np.uint8)
+    found = np.array([[[WALL, CHAIR, WALL, FREE, FREE, WALL]]], np.uint8)
+    assert figures.verdicts(found, truth).tolist() == [[[1, 2, 3, 0, 4, 0]]]
 
 
 def test_a_figure_names_what_it_lacks(world, tmp_path):

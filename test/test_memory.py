@@ -6,12 +6,12 @@ from scenes import CAMERA, depth_of_boxes, pose_at, prediction_of, random_gaussi
 
 from sgrocc.experts import Prediction
 from sgrocc.gaussians import Gaussians
-from sgrocc.labels import FREE, GENERIC, UNKNOWN
+from sgrocc.labels import CHAIR, FREE, GENERIC, TABLE, UNKNOWN
 from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, semantic_confidence
 from sgrocc.memory.gaussian_memory import GaussianMemory, MemoryConfig, _merge_per_voxel
 from sgrocc.memory.visibility import frustum_blocks, seen_through
 from sgrocc.memory.voxels import BLOCK_OFFSETS, VoxelBlocks, VoxelMap, VoxelUpdate, unique_rows
-from sgrocc.splatting import BLOCK, splat_blocks
+from sgrocc.splatting import BLOCK
 
 WALL = ((2.0, -9, -9), (3, 9, 9))
 BOX = ((1.2, -0.2, -0.3), (1.5, 0.2, 0.3))
@@ -228,7 +228,7 @@ def test_merging_keeps_one_gaussian_per_voxel_weighted_by_opacity():
     np.testing.assert_allclose(merged.means[1], [0.04] * 3, atol=1e-6)
     np.testing.assert_allclose(merged.rotations[1], [0, 1, 0, 0])
     np.testing.assert_allclose(merged.logits[1, :2], [0.25, 0.75], atol=1e-6)
-    assert merged.scales[0, 0] == pytest.approx(0.16)  # the bound on scales
+    assert merged.scales[0, 0] == pytest.approx(0.06)  # three quarters of a voxel, at most
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -294,21 +294,96 @@ def test_a_voxel_map_is_the_sum_of_its_updates():
     assert known.indices.tolist() == [[5, -9, 2]] and known.labels.tolist() == [0]
 
 
-def test_a_wide_gaussian_on_a_fine_grid_reaches_every_block_it_should():
-    # At 2 cm a block measures 16 cm, and a Gaussian of 16 cm reaches over three of them.
-    memory = GaussianMemory(MemoryConfig(resolution=0.02))
-    depth = np.zeros((CAMERA.height, CAMERA.width), np.float32)
+def gaussians_at(*points, label=CHAIR, scale_m=0.05, opacity=0.9) -> Gaussians:
+    """Gaussians of a class in the camera's frame."""
+    count = len(points)
+    logits = np.zeros((count, 11))
+    logits[:, label - 1] = 8.0
+    rotations = np.tile([1.0, 0, 0, 0], (count, 1))
+    means = np.reshape(points, (count, 3))
+    return Gaussians(means, np.full((count, 3), scale_m), rotations, [opacity] * count, logits, np.zeros((count, 0)))
 
-    def fuse(mean_z):
-        one = Gaussians([[0.0, 0, mean_z]], [[0.16] * 3], [[1, 0, 0, 0]], [0.9], np.zeros((1, 11)), np.zeros((1, 0)))
-        memory.fuse(Prediction(depth, CAMERA, one, True, (0.1, 0.0)), pose_at(0, 0, 0))
 
-    fuse(1.0)
-    fuse(1.5)  # its blocks overlap with those of the first, whose share must not be lost
-    both = memory.gaussians()
+def seen(depth_m: float, *points, sigma_m=0.04, **options) -> Prediction:
+    """A frame of a plane across the view, with Gaussians in the camera's frame."""
+    depth = np.full((CAMERA.height, CAMERA.width), depth_m, np.float32)
+    return Prediction(depth, CAMERA, gaussians_at(*points, **options), True, (sigma_m, 0.0))
+
+
+def test_a_wide_gaussian_stands_for_its_own_voxel_alone():
+    memory = GaussianMemory()
+    # From the camera at the origin, along x: the voxel from 2.00 to 2.08.
+    memory.fuse(seen(2.04, (0.04, -0.04, 2.04), scale_m=0.16), pose_at(0, 0, 0))
     known = memory.snapshot()
-    blocks, _ = unique_rows(known.indices >> 3)
-    occupancy, _ = splat_blocks(both, blocks, 0.02)
-    occupied = blocks[:, None] * BLOCK + BLOCK_OFFSETS
-    expected = {tuple(v) for v in occupied[(occupancy >= 0.5).reshape(len(blocks), -1)].tolist()}
-    assert {tuple(v) for v in known.indices[known.labels != FREE].tolist()} == expected and len(expected) > 1000
+    assert known.indices[known.labels == CHAIR].tolist() == [[25, -1, 0]]
+
+
+def ahead(depth_m: float) -> tuple[float, float, float]:
+    """A point in the middle of a voxel's cross-section, in the camera's frame at the origin."""
+    return (-0.04, -0.04, depth_m)
+
+
+def label_ahead(memory: GaussianMemory, depth_m: float) -> int:
+    return label_at(memory, (depth_m, 0.04, 0.04))
+
+
+def test_what_is_hidden_is_believed_only_so_far_behind_the_surface():
+    memory = GaussianMemory(MemoryConfig(max_inferred_m=0.5))
+    memory.fuse(seen(2.0, ahead(2.04), ahead(2.44), ahead(2.6)), pose_at(0, 0, 0))
+    assert label_ahead(memory, 2.04) == CHAIR and label_ahead(memory, 2.44) == CHAIR
+    assert label_ahead(memory, 2.6) == UNKNOWN
+    sober = GaussianMemory(MemoryConfig(max_inferred_m=0.0))
+    sober.fuse(seen(2.0, ahead(2.04), ahead(2.44)), pose_at(0, 0, 0))
+    assert label_ahead(sober, 2.04) == CHAIR and label_ahead(sober, 2.44) == UNKNOWN
+
+
+def test_a_guess_gives_way_to_one_look_and_does_not_return():
+    memory = GaussianMemory()
+    for _ in range(5):  # told again and again, it is still a guess
+        memory.fuse(seen(2.0, ahead(2.04), ahead(2.44)), pose_at(0, 0, 0))
+    assert label_ahead(memory, 2.44) == CHAIR
+    memory.fuse(seen(3.0), pose_at(0, 0, 0))
+    assert label_ahead(memory, 2.44) == FREE
+    assert label_ahead(memory, 2.04) == CHAIR  # was seen five times
+    memory.fuse(seen(2.0, ahead(2.04), ahead(2.44)), pose_at(0, 0, 0))
+    assert label_ahead(memory, 2.44) == FREE
+
+
+def test_a_guess_becomes_what_is_found_there():
+    memory = GaussianMemory()
+    memory.fuse(seen(2.0, ahead(2.44)), pose_at(0, 0, 0))
+    for _ in range(9):
+        memory.fuse(seen(2.44, ahead(2.44), label=TABLE), pose_at(0, 0, 0))
+    assert label_ahead(memory, 2.44) == TABLE
+
+
+def test_where_nothing_was_measured_all_is_a_guess_within_the_range():
+    memory = GaussianMemory(MemoryConfig(max_depth_m=4.0))
+    memory.fuse(seen(0.0, ahead(2.04), ahead(4.2)), pose_at(0, 0, 0))
+    assert label_ahead(memory, 2.04) == CHAIR and label_ahead(memory, 4.2) == UNKNOWN
+    memory.fuse(seen(3.0), pose_at(0, 0, 0))
+    assert label_ahead(memory, 2.04) == FREE
+
+
+def test_neighbours_do_not_fill_a_voxel_that_was_looked_through():
+    # Four Gaussians around a voxel make it occupied, until a frame looks through it.
+    around = [(0.04 + x, -0.04 + y, 2.04) for x, y in ((0.08, 0), (-0.08, 0), (0, 0.08), (0, -0.08))]
+    memory = GaussianMemory()
+    memory.fuse(seen(2.04, *around, scale_m=0.06), pose_at(0, 0, 0))
+    assert label_at(memory, (2.04, -0.04, 0.04)) == CHAIR
+    holed = np.full((CAMERA.height, CAMERA.width), 2.04, np.float32)
+    pixels, _ = CAMERA.project(np.array([[0.04, -0.04, 2.04]]))
+    rows, columns, _ = CAMERA.pixel_index(pixels)
+    holed[rows[0] - 1 : rows[0] + 2, columns[0] - 1 : columns[0] + 2] = 3.0
+    memory.fuse(Prediction(holed, CAMERA, gaussians_at(*around, scale_m=0.06), True, (0.04, 0.0)), pose_at(0, 0, 0))
+    update = memory.snapshot()
+    hole = (update.indices == np.array([25, -1, 0])).all(axis=1)
+    assert update.labels[hole].tolist() == [FREE] and update.probabilities[hole].tolist() == [0.0]
+    assert label_at(memory, (2.04, -0.12, 0.04)) == CHAIR
+
+
+def test_an_expert_that_is_sure_of_its_depth_divides_by_nothing():
+    memory = GaussianMemory()
+    with np.errstate(all="raise"):
+        for _ in range(2):
+            memory.fuse(seen(2.0, ahead(2.04), ahead(2.44), sigma_m=0.0), pose_at(0, 0, 0))

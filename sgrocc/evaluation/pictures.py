@@ -77,6 +77,14 @@ def isometric_view(occupancy: Occupancy, cut_above_m: float | None = None) -> Im
     return _isometric_page(drawing, f"Seen from +x, -y. {caption}", legend, pixels_per_voxel / occupancy.resolution)
 
 
+def isometric_drawing(occupied: np.ndarray, colours: np.ndarray) -> Image.Image:
+    """The occupied voxels alone, without a page around them, from one place for all grids of a shape.
+
+    occupied: (X, Y, Z) bool; colours: (X, Y, Z, 3) uint8.
+    """
+    return _cubes(occupied, colours, whole=True)[0]
+
+
 def comparison_view(prediction: Occupancy, truth: Occupancy, cut_above_m: float | None = None) -> Image.Image:
     """Where a map agrees with its ground truth, from above and isometric: hits, misses and false voxels.
 
@@ -89,7 +97,7 @@ def comparison_view(prediction: Occupancy, truth: Occupancy, cut_above_m: float 
     verdict[prediction.occupied & (truth.labels == FREE)] = FALSE
     colours = _COMPARISON_COLOURS[verdict]
     names = {HIT: "hit", MISS: "missed", FALSE: "false"}
-    legend = _swatches(
+    legend = swatches(
         [(f"{name} ({np.count_nonzero(verdict == kind):,})", _COMPARISON_COLOURS[kind]) for kind, name in names.items()]
     )
     union = replace(truth, labels=np.where(verdict > 0, GENERIC, truth.labels).astype(np.uint8))
@@ -115,7 +123,7 @@ def _prepared(occupancy: Occupancy, cut_above_m: float | None) -> tuple[np.ndarr
     present = [label for label in CLASS_LABELS if (occupancy.labels[shown] == label).any()]
     count = f"{np.count_nonzero(occupancy.occupied):,} occupied voxels of {occupancy.resolution:g} m. {cut}"
     if (occupancy.occupied & (occupancy.labels != GENERIC)).any():
-        legend = _swatches([(name_of(label), COLOURS[label]) for label in present])
+        legend = swatches([(name_of(label), COLOURS[label]) for label in present])
         return shown, COLOURS[occupancy.labels], legend, f"{count} Colour: class."
     layers = np.flatnonzero(shown.any(axis=(0, 1)))
     low, high = (layers[0], layers[-1]) if len(layers) else (0, 0)
@@ -169,8 +177,10 @@ def _flat(occupied: np.ndarray, colours: np.ndarray, free: np.ndarray, axis: int
     return Image.fromarray(np.kron(pixels, np.ones((scale, scale, 1), np.uint8))), scale
 
 
-def _cubes(occupied: np.ndarray, colours: np.ndarray) -> tuple[Image.Image, float]:
+def _cubes(occupied: np.ndarray, colours: np.ndarray, whole: bool = False) -> tuple[Image.Image, float]:
     """The isometric drawing, and pixels per voxel length along the horizontal of the screen.
+
+    whole: the page is that of the whole grid, and not of what is occupied.
 
     Every cube is one small sprite of three faces; all cubes are drawn sprite pixel by sprite pixel into a z-buffer,
     so the Python loop is over the pixels of one sprite and not over voxels.
@@ -180,15 +190,19 @@ def _cubes(occupied: np.ndarray, colours: np.ndarray) -> tuple[Image.Image, floa
     voxels = np.argwhere(occupied & ~_hidden(occupied))
     voxel_colours = colours[tuple(voxels.T)].astype(np.float32)
     x, y, z = voxels.T
+    # The corners that bound the page: two of the grid, or all that is drawn.
+    last = np.array(occupied.shape) - 1
+    bounds = np.array([[0, 0, 0], last, [last[0], 0, 0], [0, last[1], last[2]]]) if whole else voxels
+    bound_x, bound_y, bound_z = bounds.T
 
     # Drawn at twice the size and averaged down. A step along x or y goes `half` pixels right and `slant` down or up;
     # slant / half is the sine of the camera's elevation (about 49 degrees), the rest of which is seen of a height.
-    half = int(np.clip(2 * _DRAWING_PX // (np.ptp(x + y) + 2), 2, 24))
+    half = int(np.clip(2 * _DRAWING_PX // (np.ptp(bound_x + bound_y) + 2), 2, 24))
     slant = round(0.75 * half)
     height = round(np.sqrt(2 * (half**2 - slant**2)))
-    across, up = (x + y) * half, (y - x) * slant + z * height
-    across, up = across - across.min(), up - up.min()
-    width_px, height_px = int(across.max()) + 2 * half, int(up.max()) + 2 * slant + height
+    bound_across, bound_up = (bound_x + bound_y) * half, (bound_y - bound_x) * slant + bound_z * height
+    across, up = (x + y) * half - bound_across.min(), (y - x) * slant + z * height - bound_up.min()
+    width_px, height_px = int(np.ptp(bound_across)) + 2 * half, int(np.ptp(bound_up)) + 2 * slant + height
 
     # Nearer to the camera is larger; sorted, so that of two cubes on one pixel the nearer is written last.
     nearness = x - y + z
@@ -241,7 +255,7 @@ def _outlined(picture: np.ndarray, depth: np.ndarray) -> np.ndarray:
 def _flat_page(
     drawing: Image.Image, caption: str, legend: Image.Image, up_axis: str, pixels_per_m: float
 ) -> Image.Image:
-    ground = _swatches([("free", _FREE_GROUND), ("unknown", _UNKNOWN_GROUND)])
+    ground = swatches([("free", _FREE_GROUND), ("unknown", _UNKNOWN_GROUND)])
     both = Image.new("RGB", (LEGEND_PX, legend.height + ground.height), _PAPER)
     both.paste(legend, (0, 0))
     both.paste(ground, (0, legend.height))
@@ -298,7 +312,8 @@ def _draw_scale_bar(pen: ImageDraw.ImageDraw, left: tuple[int, int], pixels_per_
     pen.text((right + 12, y), f"{length_m:g} m", fill=_INK, font=_font(18), anchor="lm")
 
 
-def _swatches(entries: list[tuple[str, np.ndarray]]) -> Image.Image:
+def swatches(entries: list[tuple[str, np.ndarray]]) -> Image.Image:
+    """A legend: names and their (3,) RGB colours, from above."""
     legend = Image.new("RGB", (LEGEND_PX, 30 * len(entries) + 4), _PAPER)
     pen = ImageDraw.Draw(legend)
     for row, (name, colour) in enumerate(entries):

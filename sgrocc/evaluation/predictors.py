@@ -12,6 +12,7 @@ from sgrocc.evaluation.protocols import DEPTHS, PROTOCOLS, LocalPrediction
 from sgrocc.experts import Expert, Frame, Prediction
 from sgrocc.experts.geometric import GeometricConfig, GeometricExpert
 from sgrocc.experts.learned import LearnedExpert
+from sgrocc.experts.measured import MeasuredExpert
 from sgrocc.gaussians import Gaussians
 from sgrocc.geometry import Pose, VoxelGrid
 from sgrocc.inference.engine import load_engine
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 #: Depth up to here is used, by the method and by the baselines: the furthest corner of a local grid, whose centre is
 #: 2 m ahead of the camera, is 5.4 m away.
 MIN_DEPTH_M, MAX_DEPTH_M = 0.3, 5.5
+_SURFACES = GeometricConfig(min_depth_m=MIN_DEPTH_M, max_depth_m=MAX_DEPTH_M)
 
 
 def make(
@@ -40,7 +42,11 @@ def make(
     """
     check_names(protocol, depth)
     loaded = load_expert(model, depth, expert)
-    return ExpertLocal(loaded, depth) if protocol == "local" else MemoryEmbodied(loaded, depth)
+    if protocol == "local":
+        return ExpertLocal(loaded, depth)
+    # As on a robot: the memory is given what was measured as measured.
+    with_sensor = isinstance(loaded, LearnedExpert) and loaded.depth_source == "topic"
+    return MemoryEmbodied(MeasuredExpert(loaded, _SURFACES) if with_sensor else loaded, depth)
 
 
 def load_expert(model: str | Path | None, depth: str, expert: str | Expert | None = None) -> Expert:
@@ -58,7 +64,7 @@ def load_expert(model: str | Path | None, depth: str, expert: str | Expert | Non
         raise ValueError(f"there is no expert {expert!r}: use geometric, or a model by its folder")
     if depth == "network":
         raise ValueError("the geometric expert predicts no depth: use --depth true or --depth sensor")
-    return GeometricExpert(GeometricConfig(min_depth_m=MIN_DEPTH_M, max_depth_m=MAX_DEPTH_M))
+    return GeometricExpert(_SURFACES)
 
 
 class ExpertLocal:

@@ -14,7 +14,10 @@ from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, se
 from sgrocc.memory.pool import GaussianPool
 from sgrocc.memory.visibility import frustum_blocks, seen_through
 from sgrocc.memory.voxels import VoxelBlocks, VoxelUpdate, unique_rows
-from sgrocc.splatting import BLOCK, SUPPORT_SIGMA, reached_voxels, splat_blocks
+from sgrocc.splatting import reached_voxels, splat_blocks
+
+#: In the memory every voxel may hold a Gaussian of its own: none needs to stand for its neighbours. In voxels.
+_WIDEST = 0.75
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class MemoryConfig:
     unseen for longest go first. max_hits, max_see_throughs: bounds of a voxel's evidence, in frames: how long a
     vanished thing stays, and how long a new thing in known free space takes to appear. temperature, lowest and
     highest confidence: eq. 7. frozen_below: update ratios under this leave a Gaussian untouched.
-    aggregation: decoupled or additive. Raises ValueError for values that make no sense.
+    aggregation: decoupled or additive. max_inferred_m: how far behind the surface in its pixel a Gaussian is believed.
+    Raises ValueError for values that make no sense.
     """
 
     resolution: float = 0.08
@@ -44,11 +48,14 @@ class MemoryConfig:
     highest_confidence: float = 0.8
     frozen_below: float = 0.05
     aggregation: str = "decoupled"
+    max_inferred_m: float = 0.6
 
     def __post_init__(self) -> None:
         for name in ("resolution", "free_margin_m", "min_depth_m", "max_depth_m", "max_gaussians", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be greater than zero")
+        if not self.max_inferred_m >= 0:
+            raise ValueError(f"max_inferred_m is {self.max_inferred_m}: it must not be negative")
         if not 0 < self.occupied_threshold < 1:
             raise ValueError(f"occupied_threshold is {self.occupied_threshold}: it must lie between 0 and 1")
         if self.min_depth_m >= self.max_depth_m:
@@ -144,7 +151,9 @@ class GaussianMemory:
         self.frames += 1
 
         seen = self._count_see_throughs(depth, camera, camera_to_world, prediction.depth_sigma_m)
-        observed, voxels = _merge_per_voxel(observed, self.config.resolution)
+        inferred, believed = self._inferred(observed, depth, camera, camera_to_world, prediction.depth_sigma_m)
+        behind, behind_voxels = _merge_per_voxel(observed.select(inferred & believed), self.config.resolution)
+        observed, voxels = _merge_per_voxel(observed.select(~inferred), self.config.resolution)
         hit = self._voxels.locate(voxels, create=True)
         evidence = self._voxels.layer("evidence")
         evidence[hit] = np.minimum(evidence[hit] + 1, self.config.max_hits)
@@ -156,17 +165,27 @@ class GaussianMemory:
         remembered = self._voxels.layer("gaussian")[hit].astype(np.int64)
         is_new = remembered < 0
         allowed = is_new & (evidence[hit] >= 0)
-        counts = self._update(observed.select(~is_new), remembered[~is_new], prediction, depth, camera, camera_to_world)
+        # A guess that is seen for the first time is no verified anchor.
+        verified = evidence[hit[~is_new]] > 1
+        counts = self._update(
+            observed.select(~is_new), remembered[~is_new], verified, prediction, depth, camera, camera_to_world
+        )
         updated, frozen, occluded = counts
         touched.append(self._pool.gaussians(updated))
         inserted = self._pool.insert(observed.select(allowed), hit[allowed], self.frames)
         self._voxels.layer("gaussian")[hit[allowed]] = inserted
         touched.append(self._pool.gaussians(inserted))
+        # What is inferred gives way to all that was ever seen there.
+        place = self._voxels.locate(behind_voxels, create=True)
+        unseen = (self._voxels.layer("gaussian")[place] < 0) & ~self._voxels.layer("seen_through")[place]
+        guessed = self._pool.insert(behind.select(unseen), place[unseen], self.frames)
+        self._voxels.layer("gaussian")[place[unseen]] = guessed
+        touched.append(self._pool.gaussians(guessed))
         surplus = self._surplus()
         touched.append(self._remove(surplus))
 
         self.statistics = FuseStatistics(
-            inserted=len(inserted),
+            inserted=len(inserted) + len(guessed),
             updated=len(updated),
             frozen=frozen,
             occluded=occluded,
@@ -212,16 +231,37 @@ class GaussianMemory:
         self._voxels.layer("seen_through")[seen] = True
         return seen
 
+    def _inferred(
+        self,
+        observed: Gaussians,
+        depth: np.ndarray,
+        camera: PinholeCamera,
+        camera_to_world: Pose,
+        depth_sigma_m: tuple[float, float],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which of a frame's Gaussians (N,) lie where the frame does not see, and which of all are believed."""
+        pixels, z = camera.project(camera_to_world.inverse().apply(observed.means))
+        rows, columns, inside = camera.pixel_index(pixels)
+        surface = np.where(inside, depth[rows, columns], 0.0)
+        known = surface > 0
+        margin_m = np.maximum(self.config.free_margin_m, 2.0 * (depth_sigma_m[0] + depth_sigma_m[1] * surface))
+        inferred = ~known | (z > surface + margin_m)
+        reach_m = np.where(known, np.minimum(surface + self.config.max_inferred_m, self.config.max_depth_m), 0.0)
+        return inferred, z <= np.where(known, reach_m, self.config.max_depth_m)
+
     def _update(
         self,
         observed: Gaussians,
         index: np.ndarray,
+        verified: np.ndarray,
         prediction: Prediction,
         depth: np.ndarray,
         camera: PinholeCamera,
         camera_to_world: Pose,
     ) -> tuple[np.ndarray, int, int]:
         """Blend remembered Gaussians towards what was observed in their voxels, by the update ratio 1 - C_hyb.
+
+        verified: (N,) the tag of eq. 8.
 
         Returns the indices of those that changed and the numbers of those left alone as verified and as occluded.
         """
@@ -231,7 +271,8 @@ class GaussianMemory:
         rows, columns, inside = camera.pixel_index(pixels)
         frame_depth = depth[rows, columns]
         constant, factor = prediction.depth_sigma_m
-        sigma_m = constant + factor * frame_depth
+        # Within a fraction of a voxel, depths agree, however sure of itself the expert is.
+        sigma_m = np.maximum(constant + factor * frame_depth, 0.25 * self.config.resolution)
         # No depth to compare with, or a surface in front: the frame says nothing about this Gaussian.
         hidden = ~inside | (frame_depth <= 0) | (z > frame_depth + 3 * sigma_m)
         geometric = geometric_confidence(z, frame_depth, sigma_m)
@@ -241,7 +282,7 @@ class GaussianMemory:
             semantic = semantic_confidence(
                 old.logits, config.temperature, config.lowest_confidence, config.highest_confidence
             )
-        ratio = np.where(hidden, 0.0, 1.0 - hybrid_confidence(1.0, geometric, semantic)).astype(np.float32)
+        ratio = np.where(hidden, 0.0, 1.0 - hybrid_confidence(verified, geometric, semantic)).astype(np.float32)
         moving = ratio >= self.config.frozen_below
         self._pool.write(index[moving], _blend(old.select(moving), observed.select(moving), ratio[moving]))
         return index[moving], int((~moving & ~hidden).sum()), int(hidden.sum())
@@ -273,9 +314,8 @@ class GaussianMemory:
             return np.zeros(0, np.int64)
         blocks, _ = unique_rows(np.concatenate(blocks))
         slots = self._voxels.slots(blocks, create=True)
-        # The largest Gaussian reaches so many blocks; one, at the default resolution.
-        reach = int(np.ceil((SUPPORT_SIGMA * MAX_SCALE_M + resolution) / (BLOCK * resolution)))
-        around = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
+        # No Gaussian reaches further than into the next block (see _WIDEST).
+        around = np.stack(np.meshgrid(*[np.arange(-1, 2)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
         neighbours, _ = unique_rows((blocks + around).reshape(-1, 3))
         near = self._voxels.slots(neighbours)
         index = self._voxels.layer("gaussian")[self._voxels.addresses(near[near >= 0])]
@@ -293,7 +333,8 @@ class GaussianMemory:
     def _relabel(self, addresses: np.ndarray) -> np.ndarray:
         """Bring label and probability up to date; returns the addresses where either changed."""
         layer = self._voxels.layer
-        occupancy = layer("occupancy")[addresses]
+        # What reaches over from the neighbours does not outweigh that a voxel was looked through.
+        occupancy = np.where(layer("evidence")[addresses] < 0, np.float32(0), layer("occupancy")[addresses])
         label = np.where(layer("seen_through")[addresses], np.uint8(FREE), np.uint8(UNKNOWN))
         label = np.where(occupancy >= self.config.occupied_threshold, layer("best_class")[addresses], label)
         differs = (label != layer("label")[addresses]) | (
@@ -336,7 +377,7 @@ def _merge_per_voxel(gaussians: Gaussians, resolution: float) -> tuple[Gaussians
     means = np.clip(means, low + 1e-4 * resolution, low + (1 - 1e-4) * resolution)
     merged = Gaussians(
         means,
-        np.clip(gaussians.scales[best], MIN_SCALE_M, MAX_SCALE_M),
+        np.clip(gaussians.scales[best], MIN_SCALE_M, min(MAX_SCALE_M, _WIDEST * resolution)),
         gaussians.rotations[best],
         gaussians.opacities[best],
         average(gaussians.logits),

@@ -12,10 +12,9 @@ from matplotlib import pyplot
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sgrocc.datasets.occscannet import LocalFrame
-from sgrocc.evaluation.benchmark_report import draw_voxels
+from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, isometric_drawing, swatches
 from sgrocc.experts.learned import resized_depth
-from sgrocc.geometry import VoxelGrid
-from sgrocc.labels import FREE, UNKNOWN
+from sgrocc.labels import COLOURS, FREE, UNKNOWN, name_of
 from sgrocc.model.lifting import soft_gate
 from sgrocc.model.spatial_expert import SpatialExpert
 from sgrocc.training.torch_expert import TorchLocal
@@ -25,7 +24,9 @@ matplotlib.use("Agg")
 _TOLERANCES_M = (0.1, 0.5, 2.0)
 _FAR_M = 6.0
 _DPI = 110
-
+#: What became of a voxel (see `verdicts`), and its colour.
+_VERDICTS = ("right", "wrong class", "in free space", "missing")
+_VERDICT_COLOURS = np.array([(0, 0, 0), (90, 174, 97), (240, 173, 78), (214, 69, 65), (90, 150, 220)], np.uint8)
 
 NAMES = ("gates", "anchors", "points", "comparison", "tradeoff")
 
@@ -172,32 +173,59 @@ def points(frame: LocalFrame, expert: SpatialExpert, path: Path, queries: int = 
 
 
 def comparison(frame: LocalFrame, predictions: dict[str, np.ndarray], path: Path) -> None:
-    """Figs. 3 and 9: the image, maps of `predictions` {title: labels (X, Y, Z)} and the truth from one place; below
-    each prediction its errors: occupied voxels that are right, missing, of a wrong class, or in free space.
+    """Figs. 3 and 9: the image, maps of `predictions` {title: labels (X, Y, Z)} and the truth, all from one place;
+    below each prediction its errors.
     """
     truth = frame.labels
-    tiles = [[ImageOps.contain(Image.fromarray(frame.image()), (420, 420)), None]]
-    titles = ["image"]
+    # What hangs above, such as the ceiling, hides the rest.
+    layers = np.flatnonzero(_solid(truth).any(axis=(0, 1)))
+    top = min(truth.shape[2], (layers[0] if len(layers) else 0) + round(LOOK_IN_HEIGHT_M / frame.grid.resolution))
+    truth = truth[:, :, :top]
+    titles, columns = ["image"], [[Image.fromarray(frame.image())]]
+    shown = np.unique(truth[_solid(truth)])
     for title, labels in predictions.items():
-        labels = np.where(truth == UNKNOWN, np.uint8(UNKNOWN), labels)
-        tiles.append([_drawn(labels, truth, frame.grid), _errors(labels, truth, frame.grid)])
+        labels = np.where(truth == UNKNOWN, np.uint8(UNKNOWN), labels[:, :, :top])
+        verdict = verdicts(labels, truth)
+        columns.append(
+            [
+                isometric_drawing(_solid(labels), COLOURS[labels]),
+                isometric_drawing(verdict > 0, _VERDICT_COLOURS[verdict]),
+            ]
+        )
         titles.append(title)
-    tiles.append([_drawn(truth, truth, frame.grid), None])
+        shown = np.union1d(shown, labels[_solid(labels)])
+    columns.append([isometric_drawing(_solid(truth), COLOURS[truth])])
     titles.append("truth")
-    width = max(tile.width for column in tiles for tile in column if tile)
-    height = max(tile.height for column in tiles for tile in column if tile)
-    page = Image.new("RGB", (len(tiles) * width, 40 + 2 * height + 30), "white")
+    legends = [
+        swatches([(name_of(label), COLOURS[label]) for label in shown]),
+        swatches([(name, _VERDICT_COLOURS[index + 1]) for index, name in enumerate(_VERDICTS)]),
+    ]
+    side, head = 460, 40
+    page = Image.new("RGB", (len(columns) * side + legends[0].width, head + 2 * side), "white")
     pen = ImageDraw.Draw(page)
-    font = ImageFont.load_default(22)
-    for index, (title, column) in enumerate(zip(titles, tiles, strict=True)):
-        pen.text((index * width + 8, 8), title, fill="black", font=font)
-        for line, tile in enumerate(column):
-            if tile:
-                page.paste(tile, (index * width, 40 + line * height))
-    legend = "second row: green right, blue missing, red in free space, orange of a wrong class"
-    pen.text((8, 40 + 2 * height), legend, fill="black", font=font)
+    for index, (title, tiles) in enumerate(zip(titles, columns, strict=True)):
+        pen.text((index * side + 8, 8), title, fill="black", font=ImageFont.load_default(22))
+        for line, tile in enumerate(tiles):
+            page.paste(ImageOps.contain(tile, (side - 10, side - 10)), (index * side, head + line * side))
+    for line, legend in enumerate(legends):
+        page.paste(legend, (len(columns) * side, head + line * side))
     path.parent.mkdir(parents=True, exist_ok=True)
     page.save(path)
+
+
+def verdicts(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """What became of each voxel: 1 right, 2 of a wrong class, 3 occupied in free space, 4 missing; 0 the rest."""
+    verdict = np.zeros(labels.shape, np.uint8)
+    found, true = _solid(labels), _solid(truth)
+    verdict[found & true] = 2
+    verdict[found & true & (labels == truth)] = 1
+    verdict[found & (truth == FREE)] = 3
+    verdict[~found & true] = 4
+    return verdict
+
+
+def _solid(labels: np.ndarray) -> np.ndarray:
+    return (labels != FREE) & (labels != UNKNOWN)
 
 
 def tradeoff(results: Path, path: Path) -> None:
@@ -222,23 +250,6 @@ def tradeoff(results: Path, path: Path) -> None:
     handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
     left.legend(handles=handles, loc="center right", fontsize=8)
     _save(figure, path)
-
-
-def _drawn(labels: np.ndarray, truth: np.ndarray, grid: VoxelGrid) -> Image.Image:
-    return ImageOps.contain(draw_voxels(labels, truth, grid), (420, 420))
-
-
-def _errors(labels: np.ndarray, truth: np.ndarray, grid: VoxelGrid) -> Image.Image:
-    """The map in the colours of four classes: furniture green, window blue, bed red, chair orange."""
-    occupied = (labels != FREE) & (labels != UNKNOWN)
-    true = (truth != FREE) & (truth != UNKNOWN)
-    marked = np.full(labels.shape, FREE, np.uint8)
-    marked[occupied & true & (labels == truth)] = 10
-    marked[occupied & true & (labels != truth)] = 5
-    marked[occupied & ~true] = 6
-    marked[~occupied & true] = 4
-    marked[truth == UNKNOWN] = UNKNOWN
-    return _drawn(marked, truth, grid)
 
 
 def _save(figure, path: Path) -> None:
