@@ -254,13 +254,19 @@ def _recording_experts(options: argparse.Namespace, sequence):
             raise ValueError("an exported model cannot be adapted: give its --checkpoint instead")
         manifest = load_manifest(options.model)
         engine = load_engine(manifest)
-        return lambda with_sensor: LearnedExpert(manifest, engine, with_sensor)
+        return lambda with_sensor: _as_on_a_robot(LearnedExpert(manifest, engine, with_sensor))
     from sgrocc.training import torch_expert
 
     expert = torch_expert.any_expert(options.checkpoint, *options.size)
     if options.adapt:
         torch_expert.adapt(expert, sequence, options.adapt)
-    return lambda with_sensor: torch_expert.learned_expert(expert, with_sensor)
+    return lambda with_sensor: _as_on_a_robot(torch_expert.learned_expert(expert, with_sensor))
+
+
+def _as_on_a_robot(learned):
+    from sgrocc.experts.measured import MeasuredExpert
+
+    return MeasuredExpert(learned) if learned.depth_source == "topic" else learned
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

@@ -287,7 +287,8 @@ def make_expert(values: Values) -> Expert:
     engine = load_engine(manifest, values["engine"], values["engine_threads"])
     if values["depth_source"] == "network":
         return LearnedExpert(manifest, engine)
-    return MeasuredExpert(LearnedExpert(manifest, engine, use_sensor_depth=True), surfaces)
+    learned = LearnedExpert(manifest, engine, use_sensor_depth=True)
+    return MeasuredExpert(learned, surfaces, values["memory.free_margin_m"])
 
 
 def _default_of(parameter: Parameter) -> str:

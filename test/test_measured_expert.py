@@ -64,13 +64,14 @@ def test_the_surface_is_the_sensors_and_its_classes_are_the_networks():
     assert prediction.semantic and (prediction.depth == depth).all()
 
 
-def test_guesses_remain_behind_the_surface_alone():
+def test_guesses_remain_behind_things_but_not_behind_walls():
     depth = np.full((240, 320), 2.1, np.float32)
     found = MeasuredExpert(Scripted())(Frame(IMAGE, CAMERA, depth)).gaussians
     dense = len(GeometricExpert()(Frame(IMAGE, CAMERA, depth)).gaussians)
     guesses = found.select(np.arange(len(found)) >= dense)
-    assert len(guesses) == 300 and (labels_of(guesses) == FLOOR).all()
+    assert len(guesses) == 150 and (labels_of(guesses) == FLOOR).all()
     np.testing.assert_allclose(guesses.means[:, 2], 2.5)
+    assert (guesses.means[:, 0] > 0).all()  # the tables stand to the right
 
 
 def test_holes_are_left_to_the_network_and_stay_unmeasured():
@@ -85,13 +86,22 @@ def test_holes_are_left_to_the_network_and_stay_unmeasured():
     assert (labels_of(prediction.gaussians)[in_hole & (z == 2.0)] == WALL).all()
 
 
-def test_depth_out_of_range_is_not_measured():
+def test_the_network_fills_no_space_that_the_sensor_looked_through_beyond_the_range():
     depth = np.full((240, 320), 2.1, np.float32)
     depth[:120] = 5.0
     config = GeometricConfig(max_depth_m=4.0, max_anchors=1000)
     prediction = MeasuredExpert(Scripted(), config)(Frame(IMAGE, CAMERA, depth))
-    assert (prediction.depth[:120] == 0).all() and (prediction.depth[120:] == np.float32(2.1)).all()
-    assert np.isclose(prediction.gaussians.means[:, 2], 2.1).sum() <= 1000
+    pixels, z = CAMERA.project(prediction.gaussians.means)
+    assert not (pixels[:, 1] < 119).any()  # neither a surface at 5 m nor the network's at 2 and 2.5 m
+    assert 100 < np.isclose(z, 2.1).sum() <= 1000
+
+
+def test_guesses_begin_where_the_memory_calls_them_so():
+    depth = np.full((240, 320), 2.0, np.float32)
+    near = MeasuredExpert(Scripted(at_m=2.0, behind_m=0.1))(Frame(IMAGE, CAMERA, depth)).gaussians
+    assert np.allclose(near.means[:, 2], 2.0)
+    wide = MeasuredExpert(Scripted(at_m=2.0, behind_m=0.1), margin_m=0.05)(Frame(IMAGE, CAMERA, depth)).gaussians
+    assert np.isclose(wide.means[:, 2], 2.1).sum() == 150
 
 
 def test_without_any_depth_the_network_is_alone():

@@ -13,6 +13,7 @@ from sgrocc.experts.geometric import GeometricConfig, GeometricExpert
 from sgrocc.experts.learned import LearnedExpert
 from sgrocc.gaussians import Gaussians
 from sgrocc.geometry import PinholeCamera
+from sgrocc.labels import STRUCTURAL, most_likely_class
 
 #: Cells of the image, along its longer side, that each get a class and a feature from the network.
 _CELLS = 40
@@ -23,27 +24,29 @@ class MeasuredExpert:
 
     Where the sensor measured, the geometric expert's dense Gaussians are the surface; each takes class and feature from
     the network's Gaussian that lies nearest to the surface in its part of the image. Of the network's own Gaussians
-    remain those behind the surface, and those where the sensor measured nothing. The prediction's depth is the sensor's
-    alone, so that the memory knows what was measured.
+    remain those behind things, but not those behind walls, windows, floors and ceilings, and those where the sensor
+    measured nothing. The prediction's depth is the sensor's
+    alone, so that the memory knows what was measured; its range is the memory's affair.
     """
 
     depth_source = "topic"
 
-    def __init__(self, learned: LearnedExpert, config: GeometricConfig | None = None) -> None:
-        """Raises ValueError for a learned expert that does not use sensor depth."""
+    def __init__(self, learned: LearnedExpert, config: GeometricConfig | None = None, margin_m: float = 0.12) -> None:
+        """config: of the surfaces; margin_m: how far behind the surface the network's guesses begin, as the memory's
+        `free_margin_m`. Raises ValueError for a learned expert that does not use sensor depth.
+        """
         if learned.depth_source != "topic":
             raise ValueError("the learned expert does without a sensor: make it with use_sensor_depth")
         self._learned = learned
         self._geometric = GeometricExpert(config)
+        self._margin_m = margin_m
 
     def __call__(self, frame: Frame) -> Prediction:
         """Raises ValueError as the two experts do."""
         learned, measured = self._learned(frame), self._geometric(frame)
         guessed, surface = learned.gaussians.select(learned.gaussians.finite()), measured.gaussians
-        camera, config = measured.camera, self._geometric.config
-        with np.errstate(invalid="ignore"):
-            valid = (measured.depth >= config.min_depth_m) & (measured.depth <= config.max_depth_m)
-        depth = np.where(valid, measured.depth, np.float32(0))
+        camera = measured.camera
+        depth = np.where(np.isfinite(measured.depth) & (measured.depth > 0), measured.depth, np.float32(0))
 
         pixels, z = camera.project(guessed.means)
         rows, columns, inside = camera.pixel_index(pixels)
@@ -58,8 +61,13 @@ class MeasuredExpert:
             own = _cells(camera, *camera.pixel_index(camera.project(surface.means)[0])[:2])
             source = chosen[_closest(own, cells[chosen])]
             surface = replace(surface, logits=guessed.logits[source], features=guessed.features[source])
-        # In front of the surface the sensor saw nothing, and at the surface it saw better.
-        kept = guessed.select((there <= 0) | (z > there + config.resolution))
+            before = most_likely_class(guessed.logits[chosen[_closest(cells, cells[chosen])]])
+        else:
+            before = np.zeros(len(guessed), np.uint8)
+        # In front of the surface the sensor saw nothing, and at the surface it saw better. Behind a wall lies another
+        # room, of which the image says nothing.
+        behind = (z > there + self._margin_m) & ~np.isin(before, STRUCTURAL)
+        kept = guessed.select((there <= 0) | behind)
         joined = (np.concatenate(pair) for pair in zip(surface.arrays().values(), kept.arrays().values(), strict=True))
         return replace(measured, depth=depth, gaussians=Gaussians(*joined), semantic=learned.semantic)
 

@@ -12,7 +12,7 @@ from sgrocc.geometry import PinholeCamera, Pose
 from sgrocc.labels import FREE, UNKNOWN, most_likely_class
 from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, semantic_confidence
 from sgrocc.memory.pool import GaussianPool
-from sgrocc.memory.visibility import frustum_blocks, seen_through
+from sgrocc.memory.visibility import frustum_blocks, see_through_margin_m, seen_through
 from sgrocc.memory.voxels import VoxelBlocks, VoxelUpdate, unique_rows
 from sgrocc.splatting import reached_voxels, splat_blocks
 
@@ -48,7 +48,7 @@ class MemoryConfig:
     highest_confidence: float = 0.8
     frozen_below: float = 0.05
     aggregation: str = "decoupled"
-    max_inferred_m: float = 0.6
+    max_inferred_m: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("resolution", "free_margin_m", "min_depth_m", "max_depth_m", "max_gaussians", "temperature"):
@@ -74,8 +74,10 @@ class FuseStatistics:
     updated: int
     frozen: int
     occluded: int
+    guessed: int
     dropped_by_conflict: int
     refused_by_conflict: int
+    refused_guesses: int
     discarded_by_bound: int
     unusable: int
 
@@ -150,47 +152,45 @@ class GaussianMemory:
             self._pool.clear(observed.features.shape[1])
         self.frames += 1
 
-        seen = self._count_see_throughs(depth, camera, camera_to_world, prediction.depth_sigma_m)
-        inferred, believed = self._inferred(observed, depth, camera, camera_to_world, prediction.depth_sigma_m)
-        behind, behind_voxels = _merge_per_voxel(observed.select(inferred & believed), self.config.resolution)
-        observed, voxels = _merge_per_voxel(observed.select(~inferred), self.config.resolution)
-        hit = self._voxels.locate(voxels, create=True)
-        evidence = self._voxels.layer("evidence")
-        evidence[hit] = np.minimum(evidence[hit] + 1, self.config.max_hits)
+        guess, believed = self._told_apart(observed, depth, camera, camera_to_world, prediction.depth_sigma_m)
+        guesses, guess_voxels = _merge_per_voxel(observed.select(guess & believed), self.config.resolution)
+        observed, voxels = _merge_per_voxel(observed.select(~guess & believed), self.config.resolution)
+        hit, place = (self._voxels.locate(v, create=True) for v in (voxels, guess_voxels))
+        seen = self._count(hit, depth, camera, camera_to_world, prediction.depth_sigma_m)
+        evidence, holds = self._voxels.layer("evidence"), self._voxels.layer("gaussian")
 
-        touched = []
-        conflicting = seen[(evidence[seen] < 0) & (self._voxels.layer("gaussian")[seen] >= 0)]
-        touched.append(self._remove(self._voxels.layer("gaussian")[conflicting].astype(np.int64)))
+        inhabited = seen[holds[seen] >= 0]
+        held = holds[inhabited].astype(np.int64)
+        conflicting = held[(evidence[inhabited] < 0) | self._pool.guess[held]]
+        touched = [self._remove(conflicting)]
 
-        remembered = self._voxels.layer("gaussian")[hit].astype(np.int64)
+        remembered = holds[hit].astype(np.int64)
         is_new = remembered < 0
         allowed = is_new & (evidence[hit] >= 0)
-        # A guess that is seen for the first time is no verified anchor.
-        verified = evidence[hit[~is_new]] > 1
-        counts = self._update(
-            observed.select(~is_new), remembered[~is_new], verified, prediction, depth, camera, camera_to_world
-        )
-        updated, frozen, occluded = counts
-        touched.append(self._pool.gaussians(updated))
-        inserted = self._pool.insert(observed.select(allowed), hit[allowed], self.frames)
-        self._voxels.layer("gaussian")[hit[allowed]] = inserted
-        touched.append(self._pool.gaussians(inserted))
-        # What is inferred gives way to all that was ever seen there.
-        place = self._voxels.locate(behind_voxels, create=True)
-        unseen = (self._voxels.layer("gaussian")[place] < 0) & ~self._voxels.layer("seen_through")[place]
-        guessed = self._pool.insert(behind.select(unseen), place[unseen], self.frames)
-        self._voxels.layer("gaussian")[place[unseen]] = guessed
-        touched.append(self._pool.gaussians(guessed))
+        view = prediction, depth, camera, camera_to_world
+        updated, frozen, occluded = self._update(observed.select(~is_new), remembered[~is_new], *view, touched)
+        inserted = self._insert(observed.select(allowed), hit[allowed], touched)
+
+        remembered = holds[place].astype(np.int64)
+        again = remembered >= 0
+        again[again] = self._pool.guess[remembered[again]]
+        self._guess_again(guesses.select(again), remembered[again], prediction.semantic, touched)
+        unseen = (remembered < 0) & ~self._voxels.layer("seen_through")[place]
+        guessed = self._insert(guesses.select(unseen), place[unseen], touched, guess=True)
         surplus = self._surplus()
+        # What is forgotten for want of room begins anew.
+        evidence[self._pool.address[surplus]] = np.minimum(evidence[self._pool.address[surplus]], 0)
         touched.append(self._remove(surplus))
 
         self.statistics = FuseStatistics(
-            inserted=len(inserted) + len(guessed),
-            updated=len(updated),
+            inserted=len(inserted),
+            updated=updated,
             frozen=frozen,
             occluded=occluded,
+            guessed=len(guessed),
             dropped_by_conflict=len(conflicting),
             refused_by_conflict=int((is_new & ~allowed).sum()),
+            refused_guesses=int((~believed).sum() + (~again & ~unseen).sum()),
             discarded_by_bound=len(surplus),
             unusable=int((~usable).sum()),
         )
@@ -212,26 +212,7 @@ class GaussianMemory:
             valid = (depth >= self.config.min_depth_m) & (depth <= self.config.max_depth_m)
         return np.where(valid, depth, np.float32(0)), camera
 
-    def _count_see_throughs(
-        self, depth: np.ndarray, camera: PinholeCamera, camera_to_world: Pose, depth_sigma_m: tuple[float, float]
-    ) -> np.ndarray:
-        """Lower the evidence of the voxels looked through; returns their addresses."""
-        furthest = float(depth.max(initial=0.0))
-        if furthest <= 0:
-            return np.zeros(0, np.int64)
-        resolution = self.config.resolution
-        # From the camera itself on: the voxels between the lens and min_depth_m are looked through as well.
-        blocks = frustum_blocks(camera, camera_to_world, resolution, 1e-3, furthest)
-        margin_m = self.config.free_margin_m
-        mask = seen_through(blocks, depth, camera, camera_to_world, resolution, margin_m, depth_sigma_m)
-        some = mask.any(axis=1)
-        seen = self._voxels.addresses(self._voxels.slots(blocks[some], create=True))[mask[some]]
-        evidence = self._voxels.layer("evidence")
-        evidence[seen] = np.maximum(evidence[seen] - 1, -self.config.max_see_throughs)
-        self._voxels.layer("seen_through")[seen] = True
-        return seen
-
-    def _inferred(
+    def _told_apart(
         self,
         observed: Gaussians,
         depth: np.ndarray,
@@ -239,31 +220,76 @@ class GaussianMemory:
         camera_to_world: Pose,
         depth_sigma_m: tuple[float, float],
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Which of a frame's Gaussians (N,) lie where the frame does not see, and which of all are believed."""
+        """Which of a frame's Gaussians (N,) are guesses, as they lie where the frame does not see, and which, of these
+        and of the others, are believed.
+        """
+        config = self.config
         pixels, z = camera.project(camera_to_world.inverse().apply(observed.means))
         rows, columns, inside = camera.pixel_index(pixels)
         surface = np.where(inside, depth[rows, columns], 0.0)
-        known = surface > 0
-        margin_m = np.maximum(self.config.free_margin_m, 2.0 * (depth_sigma_m[0] + depth_sigma_m[1] * surface))
-        inferred = ~known | (z > surface + margin_m)
-        reach_m = np.where(known, np.minimum(surface + self.config.max_inferred_m, self.config.max_depth_m), 0.0)
-        return inferred, z <= np.where(known, reach_m, self.config.max_depth_m)
+        measured = surface > 0
+        margin_m = see_through_margin_m(surface, config.free_margin_m, depth_sigma_m)
+        reach_m = surface + max(config.max_inferred_m, config.free_margin_m)
+        in_range = inside & (z > 0) & (z <= config.max_depth_m)
+        believed = in_range & np.where(measured, z <= reach_m, config.max_inferred_m > 0)
+        return ~measured | (z > surface + margin_m), believed
+
+    def _count(
+        self,
+        hit: np.ndarray,
+        depth: np.ndarray,
+        camera: PinholeCamera,
+        camera_to_world: Pose,
+        depth_sigma_m: tuple[float, float],
+    ) -> np.ndarray:
+        """Raise the evidence of the voxels that were hit, and lower that of those looked through; returns the latter's
+        addresses. A voxel with a surface in it may be looked through as well, beside the surface: that is a hit.
+        """
+        config = self.config
+        furthest = float(depth.max(initial=0.0))
+        seen = np.zeros(0, np.int64)
+        if furthest > 0:
+            # From the camera itself on: the voxels between the lens and min_depth_m are looked through as well.
+            blocks = frustum_blocks(camera, camera_to_world, config.resolution, 1e-3, furthest)
+            margin_m = config.free_margin_m
+            mask = seen_through(blocks, depth, camera, camera_to_world, config.resolution, margin_m, depth_sigma_m)
+            some = mask.any(axis=1)
+            slots = self._voxels.slots(blocks[some], create=True)
+            seen = self._voxels.addresses(slots)[mask[some]]
+        # New slots may have moved the layers.
+        evidence, ever_seen = self._voxels.layer("evidence"), self._voxels.layer("seen_through")
+        before, ever_before = evidence[hit], ever_seen[hit]
+        evidence[seen] = np.maximum(evidence[seen] - 1, -config.max_see_throughs)
+        ever_seen[seen] = True
+        evidence[hit] = np.minimum(before + 1, config.max_hits)
+        ever_seen[hit] = ever_before
+        return seen
+
+    def _insert(
+        self, gaussians: Gaussians, addresses: np.ndarray, touched: list[Gaussians], guess: bool = False
+    ) -> np.ndarray:
+        index = self._pool.insert(gaussians, addresses, self.frames, guess)
+        self._voxels.layer("gaussian")[addresses] = index
+        touched.append(gaussians)
+        return index
+
+    def _write(self, index: np.ndarray, gaussians: Gaussians, touched: list[Gaussians]) -> None:
+        touched += [self._pool.gaussians(index), gaussians]
+        self._pool.write(index, gaussians)
 
     def _update(
         self,
         observed: Gaussians,
         index: np.ndarray,
-        verified: np.ndarray,
         prediction: Prediction,
         depth: np.ndarray,
         camera: PinholeCamera,
         camera_to_world: Pose,
-    ) -> tuple[np.ndarray, int, int]:
+        touched: list[Gaussians],
+    ) -> tuple[int, int, int]:
         """Blend remembered Gaussians towards what was observed in their voxels, by the update ratio 1 - C_hyb.
 
-        verified: (N,) the tag of eq. 8.
-
-        Returns the indices of those that changed and the numbers of those left alone as verified and as occluded.
+        Returns the numbers of those that changed, and of those left alone as verified and as occluded.
         """
         old = self._pool.gaussians(index)
         self._pool.last_seen[index] = self.frames
@@ -273,19 +299,34 @@ class GaussianMemory:
         constant, factor = prediction.depth_sigma_m
         # Within a fraction of a voxel, depths agree, however sure of itself the expert is.
         sigma_m = np.maximum(constant + factor * frame_depth, 0.25 * self.config.resolution)
+        guess = self._pool.guess[index]
         # No depth to compare with, or a surface in front: the frame says nothing about this Gaussian.
-        hidden = ~inside | (frame_depth <= 0) | (z > frame_depth + 3 * sigma_m)
+        hidden = (~inside | (frame_depth <= 0) | (z > frame_depth + 3 * sigma_m)) & ~guess
         geometric = geometric_confidence(z, frame_depth, sigma_m)
-        semantic = 1.0  # an expert that knows no classes can neither confirm nor deny one
-        if prediction.semantic:
-            config = self.config
-            semantic = semantic_confidence(
-                old.logits, config.temperature, config.lowest_confidence, config.highest_confidence
-            )
-        ratio = np.where(hidden, 0.0, 1.0 - hybrid_confidence(verified, geometric, semantic)).astype(np.float32)
+        # A guess that is seen for the first time is no verified anchor: its tag is 0.
+        confidence = hybrid_confidence(~guess, geometric, self._semantic_confidence(old, prediction.semantic))
+        ratio = np.where(hidden, 0.0, 1.0 - confidence).astype(np.float32)
         moving = ratio >= self.config.frozen_below
-        self._pool.write(index[moving], _blend(old.select(moving), observed.select(moving), ratio[moving]))
-        return index[moving], int((~moving & ~hidden).sum()), int(hidden.sum())
+        self._write(index[moving], _blend(old.select(moving), observed.select(moving), ratio[moving]), touched)
+        self._pool.guess[index] = False
+        return int(moving.sum()), int((~moving & ~hidden).sum()), int(hidden.sum())
+
+    def _guess_again(self, guesses: Gaussians, index: np.ndarray, semantic: bool, touched: list[Gaussians]) -> None:
+        """Blend remembered guesses towards new ones: nothing was measured, so the classes alone confirm them."""
+        old = self._pool.gaussians(index)
+        self._pool.last_seen[index] = self.frames
+        ratio = np.broadcast_to(1.0 - self._semantic_confidence(old, semantic), len(index)).astype(np.float32)
+        moving = ratio >= self.config.frozen_below
+        self._write(index[moving], _blend(old.select(moving), guesses.select(moving), ratio[moving]), touched)
+
+    def _semantic_confidence(self, gaussians: Gaussians, semantic: bool) -> np.ndarray | float:
+        """Eq. 7; 1 where the expert knows no classes and can neither confirm nor deny one."""
+        config = self.config
+        if not semantic:
+            return 1.0
+        return semantic_confidence(
+            gaussians.logits, config.temperature, config.lowest_confidence, config.highest_confidence
+        )
 
     def _remove(self, index: np.ndarray) -> Gaussians:
         """Remove Gaussians from the pool and the hash; returns them, for the blocks they leave."""
@@ -409,6 +450,9 @@ def _blend(old: Gaussians, new: Gaussians, ratio: np.ndarray) -> Gaussians:
 def _reached_blocks(gaussians: Gaussians, resolution: float, aggregation: str) -> np.ndarray:
     """(B, 3) int32 blocks (with repeats) that the Gaussians reach."""
     first, last = reached_voxels(gaussians.means, gaussians, resolution, aggregation)
+    # A small one may reach no centre of a voxel; its own voxel is looked at all the same.
+    own = np.floor(gaussians.means.astype(np.float64) / resolution).astype(first.dtype)
+    first, last = np.minimum(first, own), np.maximum(last, own)
     low, high = first >> 3, last >> 3
     spans = []
     for offset in np.ndindex(*(high - low).max(axis=0) + 1):

@@ -8,7 +8,8 @@ from sgrocc.gaussians import Gaussians
 
 
 class GaussianPool:
-    """Gaussians by index, with the address of the voxel that each lives in and the frame that last saw it."""
+    """Gaussians by index, with the address of the voxel that each lives in, the frame that last saw it, and whether it
+    is a guess."""
 
     def __init__(self, feature_size: int = 0) -> None:
         self.clear(feature_size)
@@ -17,6 +18,7 @@ class GaussianPool:
         self.arrays = {name: array.copy() for name, array in Gaussians.empty(feature_size).arrays().items()}
         self.address = np.zeros(0, np.int64)  # -1 marks a hole
         self.last_seen = np.zeros(0, np.int64)
+        self.guess = np.zeros(0, bool)  # never seen: it was inferred
         self._holes = np.zeros(0, np.int64)
 
     def __len__(self) -> int:
@@ -33,7 +35,7 @@ class GaussianPool:
     def gaussians(self, index: np.ndarray) -> Gaussians:
         return Gaussians(*(array[index] for array in self.arrays.values()))
 
-    def insert(self, gaussians: Gaussians, addresses: np.ndarray, frame: int) -> np.ndarray:
+    def insert(self, gaussians: Gaussians, addresses: np.ndarray, frame: int, guess: bool = False) -> np.ndarray:
         """Add Gaussians; returns their (M,) indices."""
         missing = len(gaussians) - len(self._holes)
         if missing > 0:
@@ -42,6 +44,7 @@ class GaussianPool:
         self.write(index, gaussians)
         self.address[index] = addresses
         self.last_seen[index] = frame
+        self.guess[index] = guess
         return index
 
     def write(self, index: np.ndarray, gaussians: Gaussians) -> None:
@@ -58,4 +61,5 @@ class GaussianPool:
             self.arrays[name] = np.concatenate([array, np.zeros((count, *array.shape[1:]), array.dtype)])
         self.address = np.concatenate([self.address, np.full(count, -1, np.int64)])
         self.last_seen = np.concatenate([self.last_seen, np.zeros(count, np.int64)])
+        self.guess = np.concatenate([self.guess, np.zeros(count, bool)])
         self._holes = np.concatenate([self._holes, np.arange(old, old + count)])

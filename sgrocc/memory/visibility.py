@@ -37,6 +37,14 @@ def frustum_blocks(
     return blocks[inside]
 
 
+def see_through_margin_m(depth: np.ndarray, free_margin_m: float, depth_sigma_m: tuple[float, float]) -> np.ndarray:
+    """How far in front of a depth a voxel must lie to be looked through, and how far behind it nothing is seen, metres:
+    at least two standard deviations, as a network's depth, which may be wrong by half a metre, must not clear the
+    surface that it misjudged. The kernel below does the same.
+    """
+    return np.maximum(free_margin_m, 2.0 * (depth_sigma_m[0] + depth_sigma_m[1] * depth))
+
+
 @wp.kernel
 def _see_through(
     corners: wp.array(dtype=wp.vec3),
@@ -69,9 +77,8 @@ def seen_through(
     margin_m: float,
     depth_sigma_m: tuple[float, float] = (0.0, 0.0),
 ) -> np.ndarray:
-    """(B, 512) bool: voxels whose centre projects onto a valid pixel, in front of its depth by more than `margin_m` and
-    by more than two standard deviations of that depth: a network's depth, which may be wrong by half a metre, must not
-    clear the surface that it misjudged.
+    """(B, 512) bool: voxels whose centre projects onto a valid pixel, in front of its depth by more than
+    `see_through_margin_m`.
 
     blocks: (B, 3) world block coordinates; depth: (h, w) float32 metres, 0 invalid, seen by `camera`; depth_sigma_m:
     its standard deviation as (constant, factor of depth).

@@ -86,7 +86,7 @@ def encoder_weights(checkpoint: str | Path) -> dict[str, torch.Tensor]:
     path = Path(checkpoint)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}: train the image stage first")
-    weights = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
+    weights = torch.load(path, map_location="cpu", weights_only=False).get("state_dict", {})
     found = {}
     for name, value in weights.items():
         for beginning in ("encoder.", "expert.encoder."):

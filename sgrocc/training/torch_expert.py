@@ -74,7 +74,10 @@ def adapt(expert: SpatialExpert, sequence: PosedRgbdSequence, share: float, ever
     """Move the statistics of the image backbone's batch norms towards a recording's (AdaBN, Li et al. 2017).
 
     share: 0 for no change, 1 for the recording's alone; every: how many frames apart those are that are looked at.
+    Raises ValueError for another share.
     """
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share of the recording's statistics is {share:g}: give a number from 0 to 1")
     config, encoder = expert.config, expert.encoder
     images = [
         network_inputs(
