@@ -85,7 +85,7 @@ def test_a_table_shows_means_and_the_spread_of_seeds(tmp_path):
     def write(row, seed, miou):
         scores = {"sc_iou": 0.5, "miou": miou, "boundary_f1": 0.4, "per_class": {"wall": 0.25}}
         figures_of = {**scores, "frustum": scores, "cpu_ms": 10.0}
-        content = {"gflops": 3.0, "network": figures_of}
+        content = {"gflops": 3.0, "network": figures_of, "sensor": figures_of}
         (tmp_path / f"{row}.seed{seed}.json").write_text(json.dumps(content))
 
     write("a", 0, 0.2)

@@ -47,7 +47,7 @@ class Row:
     change: dict = field(default_factory=dict)
     seeds: tuple[int, ...] = _ONE_SEED
     noisy: bool = False
-    depths: tuple[str, ...] = ("network",)
+    depths: tuple[str, ...] = ("network", "sensor")
     learning_rate: float | None = None
 
 
@@ -384,6 +384,8 @@ def markdown(table: Table, out: Path) -> str:
         "frustum SC-IoU",
         "frustum mIoU",
         "boundary F1",
+        "sensor depth: frustum SC-IoU",
+        "frustum mIoU",
         *table.columns,
         "GFLOPs",
         "CPU ms",
@@ -402,6 +404,10 @@ def markdown(table: Table, out: Path) -> str:
                 _cell([s["frustum"]["sc_iou"] for s in of]),
                 _cell([s["frustum"]["miou"] for s in of]),
                 _cell([s["frustum"]["boundary_f1"] for s in of]),
+                *(
+                    _cell([r["sensor"]["frustum"][key] for r in results]) if setting == "network" else ""
+                    for key in ("sc_iou", "miou")
+                ),
                 *(_cell([s["frustum"]["per_class"][c] or 0.0 for s in of]) for c in table.columns),
                 f"{results[0]['gflops']:.1f}",
                 f"{np.median([s['cpu_ms'] for s in of]):.0f}",
