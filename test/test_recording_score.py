@@ -71,7 +71,8 @@ def test_points_are_judged_by_the_voxel_at_their_end(sequence, tmp_path):
 def test_a_point_without_depth_has_no_class(sequence):
     prediction = ScaledTruth(sequence, (1, 1, 1), (TABLE, TABLE))
     prediction = prediction(sequence.frame(0))
-    assert classes_at(prediction, np.array([0.0, 0.7]), np.array([0.0, 0.7])).tolist() == [0, TABLE]
+    found, has_depth = classes_at(prediction, np.array([0.0, 0.7]), np.array([0.0, 0.7]))
+    assert found.tolist() == [0, TABLE] and has_depth.tolist() == [False, True]
 
 
 @pytest.mark.parametrize("content", ["[]", '{"0": ["0x"]}', '{"a": ["00"]}', '{"0": ["00", "0"]}', '{"0": ["f"]}', "{"])

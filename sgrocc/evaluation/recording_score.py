@@ -52,21 +52,24 @@ def depth_figures(expert: Expert, sequence: PosedRgbdSequence) -> dict:
 def class_figures(expert: Expert, sequence: PosedRgbdSequence, labels: Path, sensor_depth: bool = False) -> dict:
     """The share of hand-labelled points whose class the expert names (`accuracy`), `per_class` {name: (right, points)},
     and `confusion` (12, 12), rows the hand's labels. A point's class is that of the voxel at the end of its ray, by the
-    depth that the expert used; points without depth count as wrong.
+    depth that the expert used; points for which it has none are left out and counted as `without_depth`.
     """
     named = read_points(labels)
     confusion = np.zeros((1 + NUM_CLASSES, 1 + NUM_CLASSES), int)
+    without = 0
     for index, grid in named.items():
         posed = sequence.frame(index)
         prediction = expert(Frame(posed.image, sequence.camera, posed.depth if sensor_depth else None))
         rows, columns = np.nonzero(grid)
-        found = classes_at(prediction, (columns + 0.5) / grid.shape[1], (rows + 0.5) / grid.shape[0])
-        np.add.at(confusion, (grid[rows, columns], found), 1)
+        found, has_depth = classes_at(prediction, (columns + 0.5) / grid.shape[1], (rows + 0.5) / grid.shape[0])
+        np.add.at(confusion, (grid[rows, columns][has_depth], found[has_depth]), 1)
+        without += int((~has_depth).sum())
     points = confusion.sum(axis=1)
     per_class = {name_of(c): (int(confusion[c, c]), int(points[c])) for c in CLASS_LABELS if points[c]}
     return {
         "frames": len(named),
         "points": int(points.sum()),
+        "without_depth": without,
         "accuracy": float(np.trace(confusion) / points.sum()),
         "mean_accuracy": float(np.mean([right / count for right, count in per_class.values()])),
         "per_class": per_class,
@@ -91,8 +94,9 @@ def read_points(path: Path) -> dict[int, np.ndarray]:
     return grids
 
 
-def classes_at(prediction: Prediction, across: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """(N,) labels of what is seen at places in the image, shares of its width and height; 0 where nothing is.
+def classes_at(prediction: Prediction, across: np.ndarray, down: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) labels of what is seen at places in the image, shares of its width and height, 0 where nothing is; and (N,)
+    whether there is a depth.
 
     The camera's frame is taken for the world: the voxel around the end of the ray is splatted.
     """
@@ -108,7 +112,7 @@ def classes_at(prediction: Prediction, across: np.ndarray, down: np.ndarray) -> 
         _, scores = splat_grid(gaussians, grid)
         if scores.sum() > 0:
             found[i] = most_likely_class(scores[0, 0, 0])
-    return found
+    return found, depth > 0
 
 
 def _together(prediction: Prediction, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,82 @@
+"""The model that comes with the package, on the recording that comes with it: a test scene that it never saw."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
+from sgrocc.evaluation.metrics import score
+from sgrocc.evaluation.occupancy import Occupancy
+from sgrocc.evaluation.recording_score import depth_figures
+from sgrocc.experts import Frame
+from sgrocc.memory.gaussian_memory import GaussianMemory
+from sgrocc.memory.voxels import VoxelMap
+from sgrocc.resources import find_model
+from sgrocc_ros import parameters
+
+RECORDING = Path(__file__).resolve().parents[1] / "recordings" / "synth_test_0000"
+EVERY = 6
+
+
+@pytest.fixture(scope="module")
+def sequence():
+    return PosedRgbdSequence(RECORDING)
+
+
+def mapped(sequence, **given) -> Occupancy:
+    values = parameters.complete(given)
+    expert, memory, voxels = (
+        parameters.make_expert(values),
+        GaussianMemory(parameters.memory_config(values)),
+        VoxelMap(),
+    )
+    for index in range(0, len(sequence), EVERY):
+        frame = sequence.frame(index)
+        voxels.apply(memory.fuse(expert(Frame(frame.image, sequence.camera, frame.depth)), frame.pose))
+    known = voxels.known()
+    return Occupancy.from_voxels(known.indices, known.labels, known.probabilities, 0.08, "odom")
+
+
+@pytest.fixture(scope="module")
+def truth(sequence):
+    """The exact truth, where the frames that are mapped see: what lies beyond is guessed, and not judged here."""
+    exact = Occupancy.load(RECORDING / "truth.npz")
+    seen = mapped(sequence, expert="geometric").resampled_to(exact.grid).labels != 255
+    return replace(exact, labels=np.where(seen, exact.labels, 255).astype(np.uint8))
+
+
+def test_it_is_small_enough_to_come_along():
+    folder = find_model("compact")
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 20e6
+    assert (folder / "README.md").read_text().startswith("# compact")
+
+
+def test_with_a_sensor_the_map_is_as_exact_as_without_a_network_and_has_classes(sequence, truth):
+    scores = score(mapped(sequence), truth)
+    without = score(mapped(sequence, expert="geometric"), truth)
+    assert scores["sc_iou"] >= without["sc_iou"] - 0.005
+    assert scores["miou"] > 0.15
+    assert scores["per_class"]["floor"] > 0.6 and scores["per_class"]["wall"] > 0.4
+
+
+def test_without_a_sensor_there_is_a_map_too(sequence, truth):
+    scores = score(mapped(sequence, depth_source="network"), truth)
+    assert scores["sc_iou"] > 0.2 and scores["miou"] > 0.05
+
+
+def test_its_own_depth_knows_near_from_far(sequence):
+    class Some:
+        camera = sequence.camera
+
+        def __iter__(self):
+            return (sequence.frame(index) for index in range(0, len(sequence), EVERY))
+
+    figures = depth_figures(parameters.make_expert(parameters.complete({"depth_source": "network"})), Some())
+    flat = []
+    for frame in Some():
+        depth = frame.depth[(frame.depth >= 0.3) & (frame.depth <= 8.0)]
+        flat.append(np.mean(np.abs(np.median(depth) - depth) / depth))
+    assert figures["raw"]["abs_rel"] < 0.45
+    assert figures["aligned"]["abs_rel"] < 0.8 * np.mean(flat)
