@@ -74,16 +74,14 @@ def test_guesses_remain_behind_things_but_not_behind_walls():
     assert (guesses.means[:, 0] > 0).all()  # the tables stand to the right
 
 
-def test_holes_are_left_to_the_network_and_stay_unmeasured():
+def test_where_nothing_was_measured_nothing_is_mapped():
     depth = np.full((240, 320), 2.1, np.float32)
     depth[:, :160] = 0
     depth[:20] = np.nan
     prediction = MeasuredExpert(Scripted())(Frame(IMAGE, CAMERA, depth))
     assert (prediction.depth[:, :160] == 0).all() and (prediction.depth[:20] == 0).all()
-    pixels, z = CAMERA.project(prediction.gaussians.means)
-    in_hole = pixels[:, 0] < 159
-    assert (z[in_hole] == 2.0).sum() == 150 and not np.isclose(z[in_hole], 2.1).any()
-    assert (labels_of(prediction.gaussians)[in_hole & (z == 2.0)] == WALL).all()
+    pixels, _ = CAMERA.project(prediction.gaussians.means)
+    assert len(pixels) > 1000 and (pixels[:, 0] > 158).all() and (pixels[:, 1] > 18).all()
 
 
 def test_the_network_fills_no_space_that_the_sensor_looked_through_beyond_the_range():
@@ -104,9 +102,9 @@ def test_guesses_begin_where_the_memory_calls_them_so():
     assert np.isclose(wide.means[:, 2], 2.1).sum() == 150
 
 
-def test_without_any_depth_the_network_is_alone():
+def test_without_any_depth_there_is_nothing():
     found = MeasuredExpert(Scripted())(Frame(IMAGE, CAMERA, np.zeros((240, 320), np.float32)))
-    assert len(found.gaussians) == 600 and found.semantic
+    assert len(found.gaussians) == 0 and found.gaussians.features.shape[1] == 2 and found.semantic
 
 
 def test_a_network_that_points_nowhere_leaves_the_surfaces_without_classes():

@@ -24,8 +24,8 @@ class MeasuredExpert:
 
     Where the sensor measured, the geometric expert's dense Gaussians are the surface; each takes class and feature from
     the network's Gaussian that lies nearest to the surface in its part of the image. Of the network's own Gaussians
-    remain those behind things, but not those behind walls, windows, floors and ceilings, and those where the sensor
-    measured nothing. The prediction's depth is the sensor's
+    remain those behind things, but not those behind walls, windows, floors and ceilings, and none where the sensor
+    measured nothing: that stays unknown. The prediction's depth is the sensor's
     alone, so that the memory knows what was measured; its range is the memory's affair.
     """
 
@@ -65,9 +65,8 @@ class MeasuredExpert:
         else:
             before = np.zeros(len(guessed), np.uint8)
         # In front of the surface the sensor saw nothing, and at the surface it saw better. Behind a wall lies another
-        # room, of which the image says nothing.
-        behind = (z > there + self._margin_m) & ~np.isin(before, STRUCTURAL)
-        kept = guessed.select((there <= 0) | behind)
+        # room, of which the image says nothing. Where nothing was measured, the network's depth is too rough to map.
+        kept = guessed.select((there > 0) & (z > there + self._margin_m) & ~np.isin(before, STRUCTURAL))
         joined = (np.concatenate(pair) for pair in zip(surface.arrays().values(), kept.arrays().values(), strict=True))
         return replace(measured, depth=depth, gaussians=Gaussians(*joined), semantic=learned.semantic)
 
