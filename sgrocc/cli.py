@@ -243,8 +243,9 @@ def _eval_recording(options: argparse.Namespace) -> None:
 
 
 def _recording_experts(options: argparse.Namespace, sequence):
-    """What makes the expert of a model or checkpoint, with or without sensor depth."""
+    """What makes the expert of a model or checkpoint, with or without sensor depth, as it runs on a robot."""
     from sgrocc.experts.learned import LearnedExpert
+    from sgrocc.experts.measured import for_a_map
 
     if options.model:
         from sgrocc.inference.engine import load_engine
@@ -254,19 +255,13 @@ def _recording_experts(options: argparse.Namespace, sequence):
             raise ValueError("an exported model cannot be adapted: give its --checkpoint instead")
         manifest = load_manifest(options.model)
         engine = load_engine(manifest)
-        return lambda with_sensor: _as_on_a_robot(LearnedExpert(manifest, engine, with_sensor))
+        return lambda with_sensor: for_a_map(LearnedExpert(manifest, engine, with_sensor))
     from sgrocc.training import torch_expert
 
     expert = torch_expert.any_expert(options.checkpoint, *options.size)
     if options.adapt:
         torch_expert.adapt(expert, sequence, options.adapt)
-    return lambda with_sensor: _as_on_a_robot(torch_expert.learned_expert(expert, with_sensor))
-
-
-def _as_on_a_robot(learned):
-    from sgrocc.experts.measured import MeasuredExpert
-
-    return MeasuredExpert(learned) if learned.depth_source == "topic" else learned
+    return lambda with_sensor: for_a_map(torch_expert.learned_expert(expert, with_sensor))
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

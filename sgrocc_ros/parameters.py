@@ -278,17 +278,15 @@ def make_expert(values: Values) -> Expert:
     if values["expert"] == "geometric":
         return GeometricExpert(surfaces)
     from sgrocc.experts.learned import LearnedExpert
-    from sgrocc.experts.measured import MeasuredExpert
+    from sgrocc.experts.measured import for_a_map
     from sgrocc.inference.engine import load_engine
     from sgrocc.inference.manifest import load_manifest
     from sgrocc.resources import find_model
 
     manifest = load_manifest(find_model(values["model"]))
     engine = load_engine(manifest, values["engine"], values["engine_threads"])
-    if values["depth_source"] == "network":
-        return LearnedExpert(manifest, engine)
-    learned = LearnedExpert(manifest, engine, use_sensor_depth=True)
-    return MeasuredExpert(learned, surfaces, values["memory.free_margin_m"])
+    learned = LearnedExpert(manifest, engine, use_sensor_depth=values["depth_source"] == "topic")
+    return for_a_map(learned, surfaces, values["memory.free_margin_m"])
 
 
 def _default_of(parameter: Parameter) -> str:

@@ -153,7 +153,7 @@ def draw(
         caption = f"{title}: {score.scene} frame {score.frame}, SC-IoU {100 * score.sc_iou:.1f}, mIoU {miou} percent"
         image = None if frame.image_path is None else frame.image()
         path = folder / f"{title}_{score.scene}_{score.frame:05d}.png"
-        drawn = (draw_voxels(shown_labels, truth, shown.grid) for shown_labels in (truth, labels))
+        drawn = (_voxels(shown_labels, truth, shown.grid) for shown_labels in (truth, labels))
         _side_by_side(caption, image, *drawn).save(path)
         paths.append(path)
     return paths
@@ -175,7 +175,7 @@ def _side_by_side(caption: str, image: np.ndarray | None, truth: Image.Image, pr
     return page
 
 
-def draw_voxels(labels: np.ndarray, truth: np.ndarray, grid: VoxelGrid) -> Image.Image:
+def _voxels(labels: np.ndarray, truth: np.ndarray, grid: VoxelGrid) -> Image.Image:
     """The map from above and aside, cut at the same height as the truth."""
     # A picture names no frame of reference, so the corner may lie anywhere.
     corner = np.rint(grid.origin / grid.resolution) * grid.resolution

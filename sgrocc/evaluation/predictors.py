@@ -12,7 +12,7 @@ from sgrocc.evaluation.protocols import DEPTHS, PROTOCOLS, LocalPrediction
 from sgrocc.experts import Expert, Frame, Prediction
 from sgrocc.experts.geometric import GeometricConfig, GeometricExpert
 from sgrocc.experts.learned import LearnedExpert
-from sgrocc.experts.measured import MeasuredExpert
+from sgrocc.experts.measured import for_a_map
 from sgrocc.gaussians import Gaussians
 from sgrocc.geometry import Pose, VoxelGrid
 from sgrocc.inference.engine import load_engine
@@ -45,8 +45,7 @@ def make(
     if protocol == "local":
         return ExpertLocal(loaded, depth)
     # As on a robot: the memory is given what was measured as measured.
-    with_sensor = isinstance(loaded, LearnedExpert) and loaded.depth_source == "topic"
-    return MemoryEmbodied(MeasuredExpert(loaded, _SURFACES) if with_sensor else loaded, depth)
+    return MemoryEmbodied(for_a_map(loaded, _SURFACES), depth)
 
 
 def load_expert(model: str | Path | None, depth: str, expert: str | Expert | None = None) -> Expert:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sgrocc.experts import Frame, Prediction
+from sgrocc.experts import Expert, Frame, Prediction
 from sgrocc.experts.geometric import GeometricConfig, GeometricExpert
 from sgrocc.experts.learned import LearnedExpert
 from sgrocc.gaussians import Gaussians
@@ -17,6 +17,15 @@ from sgrocc.labels import STRUCTURAL, most_likely_class
 
 #: Cells of the image, along its longer side, that each get a class and a feature from the network.
 _CELLS = 40
+
+
+def for_a_map(learned: Expert, config: GeometricConfig | None = None, margin_m: float = 0.12) -> Expert:
+    """The expert whose predictions a memory fuses: a learned one that is given sensor depth is joined with a
+    `MeasuredExpert`, any other stays as it is.
+    """
+    if isinstance(learned, LearnedExpert) and learned.depth_source == "topic":
+        return MeasuredExpert(learned, config, margin_m)
+    return learned
 
 
 class MeasuredExpert:

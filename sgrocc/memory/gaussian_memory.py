@@ -224,9 +224,7 @@ class GaussianMemory:
         and of the others, are believed.
         """
         config = self.config
-        pixels, z = camera.project(camera_to_world.inverse().apply(observed.means))
-        rows, columns, inside = camera.pixel_index(pixels)
-        surface = np.where(inside, depth[rows, columns], 0.0)
+        z, surface, inside = _surface_at(observed.means, depth, camera, camera_to_world)
         measured = surface > 0
         margin_m = see_through_margin_m(surface, config.free_margin_m, depth_sigma_m)
         reach_m = surface + max(config.max_inferred_m, config.free_margin_m)
@@ -293,15 +291,13 @@ class GaussianMemory:
         """
         old = self._pool.gaussians(index)
         self._pool.last_seen[index] = self.frames
-        pixels, z = camera.project(camera_to_world.inverse().apply(old.means))
-        rows, columns, inside = camera.pixel_index(pixels)
-        frame_depth = depth[rows, columns]
+        z, frame_depth, _ = _surface_at(old.means, depth, camera, camera_to_world)
         constant, factor = prediction.depth_sigma_m
         # Within a fraction of a voxel, depths agree, however sure of itself the expert is.
         sigma_m = np.maximum(constant + factor * frame_depth, 0.25 * self.config.resolution)
         guess = self._pool.guess[index]
         # No depth to compare with, or a surface in front: the frame says nothing about this Gaussian.
-        hidden = (~inside | (frame_depth <= 0) | (z > frame_depth + 3 * sigma_m)) & ~guess
+        hidden = ((frame_depth <= 0) | (z > frame_depth + 3 * sigma_m)) & ~guess
         geometric = geometric_confidence(z, frame_depth, sigma_m)
         # A guess that is seen for the first time is no verified anchor: its tag is 0.
         confidence = hybrid_confidence(~guess, geometric, self._semantic_confidence(old, prediction.semantic))
@@ -389,6 +385,17 @@ class GaussianMemory:
     def _update_of(self, addresses: np.ndarray) -> VoxelUpdate:
         layer = self._voxels.layer
         return VoxelUpdate(self._voxels.voxels(addresses), layer("label")[addresses], layer("probability")[addresses])
+
+
+def _surface_at(
+    means: np.ndarray, depth: np.ndarray, camera: PinholeCamera, camera_to_world: Pose
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of points (N, 3) in the world: their z in the camera, the depth in their pixels, metres, 0 where none is known or
+    outside the image, and whether they are in the image.
+    """
+    pixels, z = camera.project(camera_to_world.inverse().apply(means))
+    rows, columns, inside = camera.pixel_index(pixels)
+    return z, np.where(inside, depth[rows, columns], np.float32(0)), inside
 
 
 def _merge_per_voxel(gaussians: Gaussians, resolution: float) -> tuple[Gaussians, np.ndarray]:

@@ -40,7 +40,7 @@ def frustum_blocks(
 def see_through_margin_m(depth: np.ndarray, free_margin_m: float, depth_sigma_m: tuple[float, float]) -> np.ndarray:
     """How far in front of a depth a voxel must lie to be looked through, and how far behind it nothing is seen, metres:
     at least two standard deviations, as a network's depth, which may be wrong by half a metre, must not clear the
-    surface that it misjudged. The kernel below does the same.
+    surface that it misjudged.
     """
     return np.maximum(free_margin_m, 2.0 * (depth_sigma_m[0] + depth_sigma_m[1] * depth))
 
@@ -49,11 +49,9 @@ def see_through_margin_m(depth: np.ndarray, free_margin_m: float, depth_sigma_m:
 def _see_through(
     corners: wp.array(dtype=wp.vec3),
     offsets: wp.array(dtype=wp.vec3),
-    depth: wp.array2d(dtype=wp.float32),
+    limit: wp.array2d(dtype=wp.float32),
     focal: wp.vec2,
     centre: wp.vec2,
-    margin: wp.float32,
-    deviations: wp.vec2,
     seen: wp.array2d(dtype=wp.bool),
 ):
     block, cell = wp.tid()
@@ -63,9 +61,8 @@ def _see_through(
         # The nearest pixel, as PinholeCamera.pixel_index has it; a test holds the two equal.
         column = wp.int32(wp.floor(point[0] / z * focal[0] + centre[0] + 0.5))
         row = wp.int32(wp.floor(point[1] / z * focal[1] + centre[1] + 0.5))
-        if column >= 0 and column < depth.shape[1] and row >= 0 and row < depth.shape[0]:
-            surface = depth[row, column]
-            seen[block, cell] = surface > z + wp.max(margin, deviations[0] + deviations[1] * surface)
+        if column >= 0 and column < limit.shape[1] and row >= 0 and row < limit.shape[0]:
+            seen[block, cell] = z < limit[row, column]
 
 
 def seen_through(
@@ -87,6 +84,7 @@ def seen_through(
     corners = world_to_camera.apply(blocks * (BLOCK * resolution)).astype(np.float32)
     turn = Pose(world_to_camera.rotation, np.zeros(3))
     offsets = turn.apply((BLOCK_OFFSETS + 0.5) * resolution).astype(np.float32)
+    limit = depth - see_through_margin_m(depth, margin_m, depth_sigma_m)
     seen = wp.zeros((len(blocks), BLOCK**3), dtype=wp.bool, device="cpu")
     wp.launch(
         _see_through,
@@ -94,11 +92,9 @@ def seen_through(
         inputs=[
             wp.array(corners, dtype=wp.vec3, device="cpu"),
             wp.array(offsets, dtype=wp.vec3, device="cpu"),
-            wp.array(np.ascontiguousarray(depth, np.float32), dtype=wp.float32, device="cpu"),
+            wp.array(np.ascontiguousarray(limit, np.float32), dtype=wp.float32, device="cpu"),
             wp.vec2(camera.fx, camera.fy),
             wp.vec2(camera.cx, camera.cy),
-            margin_m,
-            wp.vec2(2.0 * depth_sigma_m[0], 2.0 * depth_sigma_m[1]),
         ],
         outputs=[seen],
         device="cpu",

@@ -78,17 +78,17 @@ def image_losses(
     return {name: value * getattr(weights, name) for name, value in losses.items()}
 
 
-def encoder_weights(checkpoint: str | Path) -> dict[str, torch.Tensor]:
-    """The state dict of the encoder in an image stage's, or an expert stage's, checkpoint; empty where there is none.
-
-    Raises FileNotFoundError.
-    """
-    path = Path(checkpoint)
-    if not path.is_file():
+def read_checkpoint(path: str | Path) -> dict:
+    """What either stage left. Raises FileNotFoundError."""
+    if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}: train the image stage first")
-    weights = torch.load(path, map_location="cpu", weights_only=False).get("state_dict", {})
+    return torch.load(path, map_location="cpu", weights_only=False)
+
+
+def encoder_weights(checkpoint: dict) -> dict[str, torch.Tensor]:
+    """The state dict of the encoder in either stage's checkpoint; empty where there is none."""
     found = {}
-    for name, value in weights.items():
+    for name, value in checkpoint.get("state_dict", {}).items():
         for beginning in ("encoder.", "expert.encoder."):
             if name.startswith(beginning):
                 found[name[len(beginning) :]] = value
@@ -101,7 +101,7 @@ def load_encoder(encoder: ImageEncoder, checkpoint: str | Path) -> None:
     Raises FileNotFoundError where it is missing and ValueError where it holds no such encoder.
     """
     try:
-        encoder.load_state_dict(encoder_weights(checkpoint))
+        encoder.load_state_dict(encoder_weights(read_checkpoint(checkpoint)))
     except RuntimeError as error:
         raise ValueError(
             f"{checkpoint} holds no encoder of this size: train the image stage with the same channels"

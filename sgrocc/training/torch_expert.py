@@ -23,7 +23,7 @@ from sgrocc.model.lifting import LiftingConfig
 from sgrocc.model.refinement import RefinementConfig
 from sgrocc.model.spatial_expert import ExpertConfig, ExpertOutput, SpatialExpert
 from sgrocc.splatting import splat_grid
-from sgrocc.training.image_stage import encoder_weights, load_encoder
+from sgrocc.training.image_stage import encoder_weights, read_checkpoint
 
 if TYPE_CHECKING:
     from sgrocc.datasets.occscannet import LocalFrame
@@ -42,9 +42,13 @@ def load_expert(checkpoint: str | Path) -> SpatialExpert:
     path = Path(checkpoint)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}: train the model first, or name another")
-    content = torch.load(path, map_location="cpu", weights_only=False)
+    content = read_checkpoint(path)
     if "expert_config" not in content:
         raise ValueError(f"{path} is not a checkpoint of the expert stage: train with config/train/*_local.yaml")
+    return _expert_in(content)
+
+
+def _expert_in(content: dict) -> SpatialExpert:
     expert = SpatialExpert(expert_config(content["expert_config"]), imagenet=False)
     prefix = "expert."
     weights = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
@@ -57,15 +61,16 @@ def any_expert(checkpoint: str | Path, width: int, height: int) -> SpatialExpert
     """The expert of an ExpertStage's checkpoint or, of an ImageStage's, what its encoder alone knows: the classes of
     pixels, on the surface of its depth, for images of that size. Raises FileNotFoundError or ValueError.
     """
-    weights = encoder_weights(checkpoint)
-    if "expert_config" in torch.load(checkpoint, map_location="cpu", weights_only=False):
-        return load_expert(checkpoint)
+    content = read_checkpoint(checkpoint)
+    if "expert_config" in content:
+        return _expert_in(content)
+    weights = encoder_weights(content)
     if not weights:
         raise ValueError(f"{checkpoint} holds no encoder: give a checkpoint of sgrocc train")
     channels = weights["class_head.weight"].shape[1]
     config = ExpertConfig(width, height, channels, blocks=0, anchors=AnchorConfig(stride=8, offsets_m=(0.0,)))
     expert = SpatialExpert(config, imagenet=False)
-    load_encoder(expert.encoder, checkpoint)
+    expert.encoder.load_state_dict(weights)
     return expert.eval()
 
 
