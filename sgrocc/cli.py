@@ -289,6 +289,9 @@ def _train(options: argparse.Namespace) -> None:
     train(options.config, options.out or Path("out/train") / options.config.stem, overrides, fresh=options.fresh)
 
 
+_ENCODER_HELP = "what all rows begin from: a checkpoint of the image stage, or an exported model (default: compact)"
+
+
 def _add_ablate(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "ablate",
@@ -297,12 +300,12 @@ def _add_ablate(commands: argparse._SubParsersAction) -> None:
         "What was run before is kept; --tables prints what there is.",
     )
     parser.add_argument("--data", type=Path, help="folder of SynthRooms")
-    parser.add_argument("--encoder", type=Path, help="checkpoint of the image stage")
+    parser.add_argument("--encoder", type=Path, help=_ENCODER_HELP)
     parser.add_argument("--out", type=Path, default=Path("out/ablations"), help="folder (default out/ablations)")
     parser.add_argument("--rows", help="names with commas between (default: all)")
     parser.add_argument("--seeds", type=_positive, default=3, help="of each row at most (default 3)")
-    parser.add_argument("--samples", type=_positive, default=2000, help="of training, for each row (default 2000)")
-    parser.add_argument("--frames", type=_positive, default=200, help="that are scored (default 200)")
+    parser.add_argument("--samples", type=_positive, default=1000, help="of training, for each row (default 1000)")
+    parser.add_argument("--frames", type=_positive, default=100, help="that are scored (default 100)")
     parser.add_argument("--split", default="test", help="that is scored (default test; val to choose settings)")
     parser.add_argument("--jobs", type=_positive, default=os.cpu_count(), help="rows at a time (default: cores)")
     parser.add_argument("--tables", action="store_true", help="train nothing, print the tables")
@@ -310,16 +313,19 @@ def _add_ablate(commands: argparse._SubParsersAction) -> None:
 
 
 def _ablate(options: argparse.Namespace) -> None:
+    from sgrocc.resources import find_model
     from sgrocc.training import ablations
 
     if not options.tables:
-        if options.data is None or options.encoder is None:
-            raise ValueError("there is nothing to train on: give --data and --encoder, or --tables alone")
+        if options.data is None:
+            raise ValueError("there is nothing to train on: give --data, or --tables alone")
         rows = options.rows.split(",") if options.rows else list(ablations.ROWS)
         budget = ablations.Budget(samples=options.samples, frames=options.frames, split=options.split)
-        ablations.run(rows, options.data, options.encoder, options.out, budget, options.jobs, options.seeds)
+        encoder = options.encoder or find_model("compact")
+        ablations.run(rows, options.data, encoder, options.out, budget, options.jobs, options.seeds)
     for table in ablations.TABLES.values():
         print(ablations.markdown(table, options.out))
+    print(ablations.markdown_of_depths(options.out))
 
 
 def _add_export(commands: argparse._SubParsersAction) -> None:
@@ -380,17 +386,19 @@ def _add_figure(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--frame", type=int, default=0, help="its number in the split (default 0)")
     parser.add_argument("--checkpoint", type=Path, help="of the expert stage (default: the ablations' base)")
-    parser.add_argument("--encoder", type=Path, help="checkpoint of the image stage that the ablations began from")
+    parser.add_argument("--encoder", type=Path, help=_ENCODER_HELP)
     parser.add_argument("--ablations", type=Path, default=Path("out/ablations"), help="folder of sgrocc ablate")
     parser.add_argument("--out", type=Path, default=Path("out/figures"), help="folder (default out/figures)")
     parser.set_defaults(run=_figure)
 
 
 def _figure(options: argparse.Namespace) -> None:
+    from sgrocc.resources import find_model
     from sgrocc.training.figures import draw
 
     o = options
-    print(draw(o.name, o.out, o.data, o.split, o.frame, o.checkpoint, o.encoder, o.ablations))
+    encoder = o.encoder or find_model("compact")
+    print(draw(o.name, o.out, o.data, o.split, o.frame, o.checkpoint, encoder, o.ablations))
 
 
 def _positive(text: str) -> int:

@@ -12,7 +12,17 @@ from scenes import write_small_set  # noqa: E402
 
 from sgrocc.labels import CHAIR, FREE, UNKNOWN, WALL  # noqa: E402
 from sgrocc.training import ablations, figures  # noqa: E402
-from sgrocc.training.ablations import BASE, ROWS, TABLES, Budget, Table, markdown, merged, run_row  # noqa: E402
+from sgrocc.training.ablations import (  # noqa: E402
+    BASE,
+    ROWS,
+    TABLES,
+    Budget,
+    Table,
+    markdown,
+    markdown_of_depths,
+    merged,
+    run_row,
+)
 from sgrocc.training.image_stage import ImageStage  # noqa: E402
 from sgrocc.training.torch_expert import expert_config  # noqa: E402
 
@@ -98,6 +108,25 @@ def test_a_table_shows_means_and_the_spread_of_seeds(tmp_path):
     assert "| second | 50.0 | 10.0 |" in lines[5] and lines[5].endswith("| 25.0 | 3.0 | 10 | 1 |")
 
 
+def test_the_table_of_depths_has_a_row_for_each_that_was_scored(tmp_path):
+    def scores(value):
+        parts = {
+            part: {"sc_iou": value + i, "miou": value} for i, part in enumerate(("frustum", "visible", "occluded"))
+        }
+        return {"sc_iou": value, "miou": value, **parts}
+
+    (tmp_path / "base.seed0.json").write_text(json.dumps({"network": scores(0.1), "true": scores(0.4)}))
+    (tmp_path / "embodiedocc.seed0.json").write_text(json.dumps({"network": scores(0.2)}))
+    (tmp_path / "embodiedocc.seed1.json").write_text(json.dumps({"network": scores(0.3)}))
+    lines = markdown_of_depths(tmp_path).splitlines()[4:]
+    assert [line.split(" | ")[:3] for line in lines] == [
+        ["| its own", "EmbodiedOcc (parity)", "25.0 ± 7.1"],
+        ["| its own", "ours, as in the tables", "10.0"],
+        ["| true", "ours, as in the tables", "40.0"],
+    ]
+    assert lines[1].split(" | ")[4:8] == ["10.0", "10.0", "110.0", "10.0"] and lines[0].endswith("| 2 |")
+
+
 @pytest.mark.parametrize("name", figures.NAMES)
 def test_a_figure_is_drawn(world, tmp_path, name):
     data, encoder, out = world
@@ -114,7 +143,7 @@ def test_every_voxel_of_a_comparison_has_its_verdict():
 
 def test_a_figure_names_what_it_lacks(world, tmp_path):
     data, encoder, out = world
-    with pytest.raises(ValueError, match="--encoder"):
-        figures.draw("anchors", tmp_path, data, "test", 0, None, None, out)
+    with pytest.raises(FileNotFoundError, match="run sgrocc ablate --rows base"):
+        figures.draw("anchors", tmp_path, data, "test", 0, None, encoder, tmp_path)
     with pytest.raises(ValueError, match="too few rows"):
         figures.draw("tradeoff", tmp_path, data, "test", 0, None, encoder, tmp_path)

@@ -24,15 +24,15 @@ _DEPTHS = ("network", "true", "sensor", "degraded")
 
 @dataclass(frozen=True)
 class Budget:
-    """What every row gets. samples: of training; batch_size, learning_rate; frames: of the test split, evenly spread;
+    """What every row gets. samples: of training; batch_size, learning_rate; frames: of the split, evenly spread;
 
-    split: the split that is scored. The encoder and its depth stay as the image stage left them.
+    split: the split that is scored. The encoder and its depth stay as they are given.
     """
 
-    samples: int = 2000
+    samples: int = 1000
     batch_size: int = 2
     learning_rate: float = 1e-3
-    frames: int = 200
+    frames: int = 100
     split: str = "test"
 
 
@@ -176,12 +176,27 @@ TABLES = {
 }
 
 
+#: Which models are shown under every depth, and what the depths are called.
+_UNDER_EVERY_DEPTH = {
+    "embodiedocc": "EmbodiedOcc (parity)",
+    "compact": "ours, as it ships",
+    "base": "ours, as in the tables",
+}
+_DEPTH_NAMES = {
+    "network": "its own",
+    "sensor": "a sensor's",
+    "degraded": "true, made wrong as in training",
+    "true": "true",
+}
+
+
 def run(
     rows: list[str], data: Path, encoder: Path, out: Path, budget: Budget | None = None, jobs: int = 1, seeds: int = 3
 ) -> None:
     """Train and score rows, `jobs` at a time, each with one thread; what is there already stays.
 
-    encoder: checkpoint of the image stage; out: folder for the JSON files; seeds: of each row at most.
+    encoder: what all rows begin from, see sgrocc.training.image_stage.load_encoder; out: folder for the JSON files;
+    seeds: of each row at most.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -415,6 +430,24 @@ def markdown(table: Table, out: Path) -> str:
             ]
             lines.append(f"| {shown}{suffix} | {' | '.join(cells)} |")
     return f"**{table.title}**\n\n" + "\n".join(lines) + "\n"
+
+
+def markdown_of_depths(out: Path) -> str:
+    """The table of models under every depth that they were scored with: all known voxels, and parts of them."""
+    parts = ("all", "frustum", "visible", "occluded")
+    heads = ("depth", "model", *(f"{part} {score}" for part in parts for score in ("SC-IoU", "mIoU")), "seeds")
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for depth, depth_name in _DEPTH_NAMES.items():
+        for name, shown in _UNDER_EVERY_DEPTH.items():
+            of = [r[depth] for r in _results(out, name) if depth in r]
+            if of:
+                cells = [
+                    _cell([(s if part == "all" else s[part])[key] for s in of])
+                    for part in parts
+                    for key in ("sc_iou", "miou")
+                ]
+                lines.append(f"| {depth_name} | {shown} | {' | '.join(cells)} | {len(of)} |")
+    return "**Depth**\n\n" + "\n".join(lines) + "\n"
 
 
 def _cell(values: list[float]) -> str:

@@ -38,7 +38,7 @@ def draw(
     split: str,
     index: int,
     checkpoint: Path | None,
-    encoder: Path | None,
+    encoder: Path,
     results: Path,
 ) -> Path:
     """Draw a figure into the folder `out`; returns its path. index: which frame of the split; checkpoint: of the
@@ -54,8 +54,6 @@ def draw(
     if name == "tradeoff":
         tradeoff(results, path)
         return path
-    if encoder is None and (checkpoint is None or name in ("anchors", "comparison")):
-        raise ValueError("the ablations' experts need their encoder: give --encoder")
     frame = OccScanNet(data, split)[index]
     ours = load_expert(checkpoint) if checkpoint else trained("base", 0, encoder, results)
     if name == "gates":
