@@ -323,9 +323,8 @@ def _ablate(options: argparse.Namespace) -> None:
         budget = ablations.Budget(samples=options.samples, frames=options.frames, split=options.split)
         encoder = options.encoder or find_model("compact")
         ablations.run(rows, options.data, encoder, options.out, budget, options.jobs, options.seeds)
-    for table in ablations.TABLES.values():
-        print(ablations.markdown(table, options.out))
-    print(ablations.markdown_of_depths(options.out))
+    for text in ablations.tables(options.out).values():
+        print(text)
 
 
 def _add_export(commands: argparse._SubParsersAction) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sgrocc.experts import Prediction
 from sgrocc.gaussians import MAX_SCALE_M, MIN_SCALE_M, Gaussians
 from sgrocc.geometry import PinholeCamera, Pose
-from sgrocc.labels import FREE, UNKNOWN, most_likely_class
+from sgrocc.labels import FREE, NUM_CLASSES, UNKNOWN, most_likely_class
 from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, semantic_confidence
 from sgrocc.memory.pool import GaussianPool
+from sgrocc.memory.recall import History
 from sgrocc.memory.visibility import frustum_blocks, see_through_margin_m, seen_through
 from sgrocc.memory.voxels import VoxelBlocks, VoxelUpdate, unique_rows
-from sgrocc.splatting import reached_voxels, splat_blocks
+from sgrocc.splatting import reached_voxels, softmax, splat_blocks
+
+#: What learns from the past (eq. 4): a prediction, in the camera frame, and the (N, history_size) history of its
+#: Gaussians' places, to as many Gaussians in the camera frame.
+Fusion = Callable[[Prediction, np.ndarray], Gaussians]
 
 #: In the memory every voxel may hold a Gaussian of its own: none needs to stand for its neighbours. In voxels.
 _WIDEST = 0.75
@@ -91,8 +97,9 @@ class GaussianMemory:
     ray takes its place at the surface. What is hidden behind a surface is kept as it is.
     """
 
-    def __init__(self, config: MemoryConfig | None = None) -> None:
+    def __init__(self, config: MemoryConfig | None = None, fusion: Fusion | None = None) -> None:
         self.config = config or MemoryConfig()
+        self._fusion = fusion
         self._pool = GaussianPool()
         self._voxels = VoxelBlocks(
             gaussian=(np.int32, -1),
@@ -121,6 +128,31 @@ class GaussianMemory:
         """The remembered Gaussians, in the global frame."""
         return self._pool.gaussians(self._pool.alive())
 
+    def recall(self, means: np.ndarray) -> History:
+        """What is remembered of the voxels of points (N, 3), metres in the global frame."""
+        voxels = np.floor(np.asarray(means, np.float64) / self.config.resolution).astype(np.int32)
+        address = self._voxels.locate(voxels)
+        known = np.flatnonzero(address >= 0)
+        count = len(voxels)
+
+        def of(layer: str, dtype: type) -> np.ndarray:
+            values = np.zeros(count, dtype)
+            values[known] = self._voxels.layer(layer)[address[known]]
+            return values
+
+        index = np.full(count, -1, np.int64)
+        index[known] = self._voxels.layer("gaussian")[address[known]]
+        lives = index >= 0
+        held = index[lives]
+        features = np.zeros((count, self._pool.feature_size), np.float32)
+        probabilities = np.zeros((count, NUM_CLASSES), np.float32)
+        guess, opacities = np.zeros(count, bool), np.zeros(count, np.float32)
+        features[lives] = self._pool.arrays["features"][held]
+        probabilities[lives] = softmax(self._pool.arrays["logits"][held])
+        guess[lives], opacities[lives] = self._pool.guess[held], self._pool.arrays["opacities"][held]
+        evidence, seen = of("evidence", np.int16), of("seen_through", bool)
+        return History(features, probabilities, lives, guess, opacities, evidence, seen, of("occupancy", np.float32))
+
     def warm_up(self) -> None:
         """Compile the kernels (seconds, once per machine), so that the first frame is not late."""
         camera = PinholeCamera(2, 2, 1.0, 1.0, 0.5, 0.5)
@@ -140,16 +172,17 @@ class GaussianMemory:
         memory's.
         """
         depth, camera = self._checked_depth(prediction)
-        usable = prediction.gaussians.finite() & (np.abs(prediction.gaussians.means) < 1e3).all(axis=1)
-        observed = prediction.gaussians.select(usable)
-        observed = observed.transformed(camera_to_world)
+        observed = prediction.gaussians.select(_usable(prediction.gaussians))
         if len(observed) and observed.features.shape[1] != self._pool.feature_size:
             if len(self._pool):
-                raise ValueError(
-                    f"the expert's features have {observed.features.shape[1]} numbers and the memory's "
-                    f"{self._pool.feature_size}: restart the nodes after changing the model"
-                )
+                raise ValueError(_other_features(observed.features.shape[1], self._pool.feature_size))
             self._pool.clear(observed.features.shape[1])
+        if self._fusion is not None and len(observed):
+            history = self.recall(camera_to_world.apply(observed.means)).vector()
+            observed = self._fusion(replace(prediction, gaussians=observed), history)
+            observed = observed.select(_usable(observed))
+        unusable = len(prediction.gaussians) - len(observed)
+        observed = observed.transformed(camera_to_world)
         self.frames += 1
 
         guess, believed = self._told_apart(observed, depth, camera, camera_to_world, prediction.depth_sigma_m)
@@ -192,7 +225,7 @@ class GaussianMemory:
             refused_by_conflict=int((is_new & ~allowed).sum()),
             refused_guesses=int((~believed).sum() + (~again & ~unseen).sum()),
             discarded_by_bound=len(surplus),
-            unusable=int((~usable).sum()),
+            unusable=unusable,
         )
         slots = self._splat(touched)
         changed = self._relabel(np.concatenate([self._voxels.addresses(slots).ravel(), seen]))
@@ -385,6 +418,18 @@ class GaussianMemory:
     def _update_of(self, addresses: np.ndarray) -> VoxelUpdate:
         layer = self._voxels.layer
         return VoxelUpdate(self._voxels.voxels(addresses), layer("label")[addresses], layer("probability")[addresses])
+
+
+def _usable(gaussians: Gaussians) -> np.ndarray:
+    """(N,) bool: finite, as they should be, and within a kilometre of the camera."""
+    return gaussians.finite() & (np.abs(gaussians.means) < 1e3).all(axis=1)
+
+
+def _other_features(given: int, remembered: int) -> str:
+    return (
+        f"the expert's features have {given} numbers and the memory's {remembered}: restart the nodes after changing "
+        "the model"
+    )
 
 
 def _surface_at(

@@ -122,7 +122,7 @@ class SpatialExpert(nn.Module):
             embedding = self.embedding(torch.cat([anchors.vector(), behind], dim=-1))
             queries, anchors = block(queries, embedding, anchors, found.levels, depth, surface, intrinsics)
             steps.append(anchors.means.flatten(1, 2))
-        return ExpertOutput(depth, found.depth, _gaussians(anchors, queries), found.class_logits, steps)
+        return ExpertOutput(depth, found.depth, gaussians_of(anchors, queries), found.class_logits, steps)
 
     def _behind(self, means: torch.Tensor, maps: torch.Tensor, intrinsics: torch.Tensor) -> torch.Tensor:
         """(B, R, S, C): how far an anchor lies behind the surface in its pixel, metres along z, and what else the maps
@@ -161,7 +161,7 @@ class _Block(nn.Module):
         return queries, self.refinement(self.norms[2](queries + embedding), anchors, surface, intrinsics)
 
 
-def _gaussians(anchors: Anchors, queries: torch.Tensor) -> GaussianTensors:
+def gaussians_of(anchors: Anchors, queries: torch.Tensor) -> GaussianTensors:
     """Anchors as (B, N, ...) Gaussians; what the last block knows of each is its feature."""
     scales = torch.exp(anchors.log_scales)
     scales = torch.minimum(torch.maximum(scales, scales.new_tensor(MIN_SCALE_M)), scales.new_tensor(MAX_SCALE_M))

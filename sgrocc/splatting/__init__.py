@@ -86,7 +86,7 @@ def splat_blocks(
 def class_probabilities(scores: np.ndarray, aggregation: str = "decoupled") -> np.ndarray:
     """(..., 11) class scores to probabilities, which sum to 1; uniform where no Gaussian reaches."""
     if aggregation == "additive":
-        return _softmax(scores)
+        return softmax(scores)
     total = scores.sum(axis=-1, keepdims=True)
     return np.divide(scores, total, out=np.full_like(scores, 1.0 / scores.shape[-1]), where=total > 0)
 
@@ -117,7 +117,7 @@ def prepare(gaussians: Gaussians, resolution: float, origin: np.ndarray, aggrega
         semantics = gaussians.opacities[:, None] * gaussians.logits
     else:
         density = 1.0 / gaussians.scales.prod(axis=1, keepdims=True)  # the constant (2 pi)^-3/2 cancels
-        semantics = density * _softmax(gaussians.logits)
+        semantics = density * softmax(gaussians.logits)
     return SplatInput(means, precisions, gaussians.opacities, semantics.astype(np.float32), first, last)
 
 
@@ -138,6 +138,7 @@ def reached_voxels(
     return first, last
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """(..., 11) logits to probabilities."""
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)

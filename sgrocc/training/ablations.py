@@ -160,6 +160,12 @@ TABLES = {
             "tolerance_2": "2.0",
         },
     ),
+    "bound": Table("Bound of a move, metres", {"bound_0.1": "0.1", "base": "0.25 (ours)", "bound_0.5": "0.5"}),
+    "object": Table(
+        "Strength of the regularisation for things", {"object_0": "0", "base": "0.1 (ours)", "object_0.3": "0.3"}
+    ),
+    "rate": Table("Learning rate", {"rate_0.0003": "3e-4", "base": "1e-3 (ours)", "rate_0.003": "3e-3"}),
+    "dropout": Table("Dropout in the refinement", {"base": "none (ours)", "dropout": "0.1"}),
     "aggregation": Table("Aggregation", {"additive": "additive", "base": "decoupled (ours)"}),
     "anchors": Table("Anchors", {"anchors_random": "16,200 random", "base": "on rays (ours)"}),
     "rivals": Table(
@@ -388,6 +394,16 @@ def merged(base: dict, change: dict) -> dict:
     for key, value in change.items():
         result[key] = merged(result.get(key, {}), value) if isinstance(value, dict) else value
     return result
+
+
+def tables(out: Path) -> dict[str, str]:
+    """{name: text} of every table that two rows or more in `out` belong to, and of `depth`."""
+    texts = {
+        name: markdown(table, out)
+        for name, table in TABLES.items()
+        if sum(bool(_results(out, row)) for row in table.rows) > 1
+    }
+    return texts | {"depth": markdown_of_depths(out)}
 
 
 def markdown(table: Table, out: Path) -> str:
