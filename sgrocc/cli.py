@@ -289,9 +289,6 @@ def _train(options: argparse.Namespace) -> None:
     train(options.config, options.out or Path("out/train") / options.config.stem, overrides, fresh=options.fresh)
 
 
-_ENCODER_HELP = "what all rows begin from: a checkpoint of the image stage, or an exported model (default: compact)"
-
-
 def _add_ablate(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "ablate",
@@ -300,7 +297,7 @@ def _add_ablate(commands: argparse._SubParsersAction) -> None:
         "What was run before is kept; --tables prints what there is.",
     )
     parser.add_argument("--data", type=Path, help="folder of SynthRooms")
-    parser.add_argument("--encoder", type=Path, help=_ENCODER_HELP)
+    _add_encoder(parser)
     parser.add_argument("--out", type=Path, default=Path("out/ablations"), help="folder (default out/ablations)")
     parser.add_argument("--rows", help="names with commas between (default: all)")
     parser.add_argument("--seeds", type=_positive, default=3, help="of each row at most (default 3)")
@@ -312,8 +309,14 @@ def _add_ablate(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_ablate)
 
 
+def _add_encoder(parser: argparse.ArgumentParser) -> None:
+    default = Path("checkpoints/compact.pt")
+    parser.add_argument(
+        "--encoder", type=Path, default=default, help=f"a checkpoint, whose encoder all rows have (default {default})"
+    )
+
+
 def _ablate(options: argparse.Namespace) -> None:
-    from sgrocc.resources import find_model
     from sgrocc.training import ablations
 
     if not options.tables:
@@ -321,8 +324,7 @@ def _ablate(options: argparse.Namespace) -> None:
             raise ValueError("there is nothing to train on: give --data, or --tables alone")
         rows = options.rows.split(",") if options.rows else list(ablations.ROWS)
         budget = ablations.Budget(samples=options.samples, frames=options.frames, split=options.split)
-        encoder = options.encoder or find_model("compact")
-        ablations.run(rows, options.data, encoder, options.out, budget, options.jobs, options.seeds)
+        ablations.run(rows, options.data, options.encoder, options.out, budget, options.jobs, options.seeds)
     for text in ablations.tables(options.out).values():
         print(text)
 
@@ -385,19 +387,17 @@ def _add_figure(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--frame", type=int, default=0, help="its number in the split (default 0)")
     parser.add_argument("--checkpoint", type=Path, help="of the expert stage (default: the ablations' base)")
-    parser.add_argument("--encoder", type=Path, help=_ENCODER_HELP)
+    _add_encoder(parser)
     parser.add_argument("--ablations", type=Path, default=Path("out/ablations"), help="folder of sgrocc ablate")
     parser.add_argument("--out", type=Path, default=Path("out/figures"), help="folder (default out/figures)")
     parser.set_defaults(run=_figure)
 
 
 def _figure(options: argparse.Namespace) -> None:
-    from sgrocc.resources import find_model
     from sgrocc.training.figures import draw
 
     o = options
-    encoder = o.encoder or find_model("compact")
-    print(draw(o.name, o.out, o.data, o.split, o.frame, o.checkpoint, encoder, o.ablations))
+    print(draw(o.name, o.out, o.data, o.split, o.frame, o.checkpoint, o.encoder, o.ablations))
 
 
 def _positive(text: str) -> int:

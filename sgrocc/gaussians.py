@@ -47,6 +47,12 @@ class Gaussians:
         widths = (3, 3, 4, None, NUM_CLASSES, feature_size)
         return Gaussians(*(np.zeros((0,) if w is None else (0, w), np.float32) for w in widths))
 
+    @staticmethod
+    def joined(*parts: Gaussians) -> Gaussians:
+        """All Gaussians of some sets, in that order."""
+        columns = zip(*(part.arrays().values() for part in parts), strict=True)
+        return Gaussians(*(np.concatenate(arrays) for arrays in columns))
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays by name, in the order of the constructor."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

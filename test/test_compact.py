@@ -11,12 +11,16 @@ from sgrocc.evaluation.metrics import score
 from sgrocc.evaluation.occupancy import Occupancy
 from sgrocc.evaluation.recording_score import depth_figures
 from sgrocc.experts import Frame
+from sgrocc.experts.learned import network_inputs
+from sgrocc.inference.engine import load_engine
+from sgrocc.inference.manifest import load_manifest
 from sgrocc.memory.gaussian_memory import GaussianMemory
 from sgrocc.memory.voxels import VoxelMap
 from sgrocc.resources import find_model
 from sgrocc_ros import parameters
 
-RECORDING = Path(__file__).resolve().parents[1] / "recordings" / "synth_test_0000"
+REPOSITORY = Path(__file__).resolve().parents[1]
+RECORDING, CHECKPOINT = REPOSITORY / "recordings" / "synth_test_0000", REPOSITORY / "checkpoints" / "compact.pt"
 EVERY = 6
 
 
@@ -51,6 +55,25 @@ def test_it_is_small_enough_to_come_along():
     folder = find_model("compact")
     assert sum(path.stat().st_size for path in folder.iterdir()) < 20e6
     assert (folder / "README.md").read_text().startswith("# compact")
+
+
+def test_its_checkpoint_is_the_same_network(sequence):
+    """What can be trained on is what runs on a robot."""
+    pytest.importorskip("torch")
+    from sgrocc.training.torch_expert import TorchEngine, load_expert
+
+    folder = find_model("compact")
+    manifest = load_manifest(folder)
+    frame = sequence.frame(40)
+    inputs = network_inputs(
+        Frame(frame.image, sequence.camera, frame.depth), 320, 240, manifest.image_mean, manifest.image_std
+    )
+    found = TorchEngine(load_expert(CHECKPOINT)).infer(inputs)
+    wanted = load_engine(manifest).infer(inputs)
+    assert set(found) == set(wanted) and CHECKPOINT.stat().st_size < 20e6
+    for name, array in wanted.items():
+        assert array.std() > 0.01
+        np.testing.assert_allclose(found[name], array, atol=1e-3 * np.abs(array).max())
 
 
 def test_with_a_sensor_the_map_is_as_exact_as_without_a_network_and_has_classes(sequence, truth):

@@ -31,13 +31,12 @@ def in_view(rng, count: int) -> Gaussians:
 def fuse_with(module: TemporalFusion):
     """The module as a memory calls it."""
 
-    def fusion(prediction, history):
-        camera = prediction.camera
+    def fusion(gaussians, history, depth, camera):
         with torch.no_grad():
             found = module(
-                tensors(prediction.gaussians),
+                tensors(gaussians),
                 torch.from_numpy(history)[None],
-                torch.from_numpy(prediction.depth)[None, None],
+                torch.from_numpy(depth)[None, None],
                 torch.tensor([[camera.fx, camera.fy, camera.cx, camera.cy]], dtype=torch.float32),
             )
         return Gaussians(*(tensor[0].numpy() for tensor in found))
@@ -132,8 +131,7 @@ def test_a_memory_with_an_untrained_fusion_is_a_memory_without():
 
 
 def test_what_the_fusion_says_is_what_is_remembered():
-    def all_chairs(prediction, history):
-        gaussians = prediction.gaussians
+    def all_chairs(gaussians, history, depth, camera):
         logits = np.zeros_like(gaussians.logits)
         logits[:, 4] = 5.0
         return replace(gaussians, logits=logits, features=gaussians.features + 1)
@@ -144,10 +142,10 @@ def test_what_the_fusion_says_is_what_is_remembered():
 
 
 def test_gaussians_that_a_fusion_breaks_are_counted_and_left_out():
-    def broken(prediction, history):
-        means = prediction.gaussians.means.copy()
+    def broken(gaussians, history, depth, camera):
+        means = gaussians.means.copy()
         means[::2] = np.nan
-        return replace(prediction.gaussians, means=means)
+        return replace(gaussians, means=means)
 
     memory = GaussianMemory(fusion=broken)
     walk(memory, np.random.default_rng(0))
@@ -159,7 +157,7 @@ def test_what_is_recalled_is_what_lives_in_the_voxel():
     """Against a search of all remembered Gaussians."""
     rng = np.random.default_rng(2)
     memory = GaussianMemory()
-    assert not memory.recall(np.zeros((3, 3))).vector().any()
+    assert not memory.recall(np.zeros((3, 3))).vector(np.zeros(3, bool), np.zeros(3)).any()
     walk(memory, rng)
     remembered = memory.gaussians()
     resolution = memory.config.resolution
@@ -182,6 +180,7 @@ def test_what_is_recalled_is_what_lives_in_the_voxel():
         if tuple(voxel) in free:
             assert found.seen_through[i]
     assert found.lives.sum() > 50 and (~found.lives).sum() > 50
-    vector = found.vector()
+    vector = found.vector(np.arange(250) < 7, np.linspace(-2, 2, 250))
+    assert vector[:, -2].sum() == 7 and (np.diff(vector[:, -1]) >= 0).all()
     assert vector.shape == (250, history_size(FEATURES)) and np.isfinite(vector).all()
     assert np.abs(vector[:, FEATURES:]).max() <= 1

@@ -15,14 +15,11 @@ from sgrocc import cli  # noqa: E402
 from sgrocc.datasets.occscannet import OccScanNet  # noqa: E402
 from sgrocc.datasets.posed_rgbd import PosedRgbdSequence  # noqa: E402
 from sgrocc.evaluation.metrics import Counts, view_of  # noqa: E402
-from sgrocc.inference.engine import load_engine  # noqa: E402
-from sgrocc.inference.manifest import load_manifest  # noqa: E402
 from sgrocc.labels import FREE, NUM_CLASSES, UNKNOWN, WALL  # noqa: E402
 from sgrocc.model.anchors import AnchorConfig  # noqa: E402
 from sgrocc.model.depth_priors import DepthPrior  # noqa: E402
 from sgrocc.model.image_encoder import ImageEncoder  # noqa: E402
 from sgrocc.model.spatial_expert import ExpertConfig  # noqa: E402
-from sgrocc.resources import find_model  # noqa: E402
 from sgrocc.training.data import LocalSamples, collate  # noqa: E402
 from sgrocc.training.expert_stage import ExpertStage, VoxelScore, in_view  # noqa: E402
 from sgrocc.training.image_stage import ImageScore, ImageStage, depth_errors, load_encoder  # noqa: E402
@@ -238,25 +235,6 @@ def test_an_encoder_is_taken_from_either_stage(tmp_path):
         encoder = ImageEncoder(CHANNELS, imagenet=False)
         load_encoder(encoder, path)
         assert all(torch.equal(value, wanted[name]) for name, value in encoder.state_dict().items())
-
-
-def test_an_encoder_is_taken_from_the_model_that_ships():
-    folder = find_model("compact")
-    encoder = ImageEncoder(64, imagenet=False)
-    load_encoder(encoder, folder)
-    rng = np.random.default_rng(0)
-    inputs = {
-        "image": rng.normal(0, 0.5, (1, 3, 240, 320)).astype(np.float32),
-        "intrinsics": np.array([[260, 260, 160, 120]], np.float32),
-        "sensor_depth": np.zeros((1, 1, 240, 320), np.float32),
-    }
-    with torch.no_grad():
-        found = encoder.eval()(torch.from_numpy(inputs["image"]), torch.from_numpy(inputs["intrinsics"])).depth
-    wanted = load_engine(load_manifest(folder)).infer(inputs)["depth"]
-    assert wanted.std() > 0.01
-    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5)
-    with pytest.raises(ValueError, match="the same channels"):
-        load_encoder(ImageEncoder(CHANNELS, imagenet=False), folder)
 
 
 def test_an_encoder_that_is_not_there_or_of_another_size_is_refused(tmp_path):

@@ -76,8 +76,8 @@ class MeasuredExpert:
         # In front of the surface the sensor saw nothing, and at the surface it saw better. Behind a wall lies another
         # room, of which the image says nothing. Where nothing was measured, the network's depth is too rough to map.
         kept = guessed.select((there > 0) & (z > there + self._margin_m) & ~np.isin(before, STRUCTURAL))
-        joined = (np.concatenate(pair) for pair in zip(surface.arrays().values(), kept.arrays().values(), strict=True))
-        return replace(measured, depth=depth, gaussians=Gaussians(*joined), semantic=learned.semantic)
+        gaussians = Gaussians.joined(surface, kept)
+        return replace(measured, depth=depth, gaussians=gaussians, semantic=learned.semantic)
 
 
 def _cells(camera: PinholeCamera, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,9 +18,9 @@ from sgrocc.memory.visibility import frustum_blocks, see_through_margin_m, seen_
 from sgrocc.memory.voxels import VoxelBlocks, VoxelUpdate, unique_rows
 from sgrocc.splatting import reached_voxels, softmax, splat_blocks
 
-#: What learns from the past (eq. 4): a prediction, in the camera frame, and the (N, history_size) history of its
-#: Gaussians' places, to as many Gaussians in the camera frame.
-Fusion = Callable[[Prediction, np.ndarray], Gaussians]
+#: What learns from the past (eq. 4): N Gaussians of a frame, one per voxel, in the camera frame, the (N, history_size)
+#: history of their places, and the frame's depth with its camera, to N Gaussians in the camera frame.
+Fusion = Callable[[Gaussians, np.ndarray, np.ndarray, PinholeCamera], Gaussians]
 
 #: In the memory every voxel may hold a Gaussian of its own: none needs to stand for its neighbours. In voxels.
 _WIDEST = 0.75
@@ -172,22 +172,22 @@ class GaussianMemory:
         memory's.
         """
         depth, camera = self._checked_depth(prediction)
-        observed = prediction.gaussians.select(_usable(prediction.gaussians))
+        usable = _usable(prediction.gaussians)
+        observed = prediction.gaussians.select(usable).transformed(camera_to_world)
         if len(observed) and observed.features.shape[1] != self._pool.feature_size:
             if len(self._pool):
                 raise ValueError(_other_features(observed.features.shape[1], self._pool.feature_size))
             self._pool.clear(observed.features.shape[1])
-        if self._fusion is not None and len(observed):
-            history = self.recall(camera_to_world.apply(observed.means)).vector()
-            observed = self._fusion(replace(prediction, gaussians=observed), history)
-            observed = observed.select(_usable(observed))
-        unusable = len(prediction.gaussians) - len(observed)
-        observed = observed.transformed(camera_to_world)
         self.frames += 1
 
         guess, believed = self._told_apart(observed, depth, camera, camera_to_world, prediction.depth_sigma_m)
         guesses, guess_voxels = _merge_per_voxel(observed.select(guess & believed), self.config.resolution)
         observed, voxels = _merge_per_voxel(observed.select(~guess & believed), self.config.resolution)
+        broken = 0
+        if self._fusion is not None:
+            observed, voxels, guesses, guess_voxels, broken = self._fused(
+                observed, guesses, depth, camera, camera_to_world
+            )
         hit, place = (self._voxels.locate(v, create=True) for v in (voxels, guess_voxels))
         seen = self._count(hit, depth, camera, camera_to_world, prediction.depth_sigma_m)
         evidence, holds = self._voxels.layer("evidence"), self._voxels.layer("gaussian")
@@ -225,7 +225,7 @@ class GaussianMemory:
             refused_by_conflict=int((is_new & ~allowed).sum()),
             refused_guesses=int((~believed).sum() + (~again & ~unseen).sum()),
             discarded_by_bound=len(surplus),
-            unusable=unusable,
+            unusable=int((~usable).sum()) + broken,
         )
         slots = self._splat(touched)
         changed = self._relabel(np.concatenate([self._voxels.addresses(slots).ravel(), seen]))
@@ -264,6 +264,25 @@ class GaussianMemory:
         in_range = inside & (z > 0) & (z <= config.max_depth_m)
         believed = in_range & np.where(measured, z <= reach_m, config.max_inferred_m > 0)
         return ~measured | (z > surface + margin_m), believed
+
+    def _fused(
+        self, observed: Gaussians, guesses: Gaussians, depth: np.ndarray, camera: PinholeCamera, camera_to_world: Pose
+    ) -> tuple[Gaussians, np.ndarray, Gaussians, np.ndarray, int]:
+        """What the learned fusion makes of a frame's Gaussians, each set with its voxels, and how
+        many it broke.
+        """
+        both, count = Gaussians.joined(observed, guesses), len(observed)
+        z, surface, _ = _surface_at(both.means, depth, camera, camera_to_world)
+        behind_m = np.where(surface > 0, z - surface, 0.0)
+        history = self.recall(both.means).vector(np.arange(len(both)) >= count, behind_m)
+        found = self._fusion(both.transformed(camera_to_world.inverse()), history, depth, camera)
+        usable = _usable(found)
+        found = found.transformed(camera_to_world)
+        parts = [
+            _merge_per_voxel(found.select(chosen), self.config.resolution)
+            for chosen in (np.flatnonzero(usable[:count]), count + np.flatnonzero(usable[count:]))
+        ]
+        return (*parts[0], *parts[1], int((~usable).sum()))
 
     def _count(
         self,
@@ -337,6 +356,7 @@ class GaussianMemory:
         ratio = np.where(hidden, 0.0, 1.0 - confidence).astype(np.float32)
         moving = ratio >= self.config.frozen_below
         self._write(index[moving], _blend(old.select(moving), observed.select(moving), ratio[moving]), touched)
+        self._pool.ratio[index] = np.where(moving, ratio, 0.0)
         self._pool.guess[index] = False
         return int(moving.sum()), int((~moving & ~hidden).sum()), int(hidden.sum())
 
@@ -347,6 +367,7 @@ class GaussianMemory:
         ratio = np.broadcast_to(1.0 - self._semantic_confidence(old, semantic), len(index)).astype(np.float32)
         moving = ratio >= self.config.frozen_below
         self._write(index[moving], _blend(old.select(moving), guesses.select(moving), ratio[moving]), touched)
+        self._pool.ratio[index] = np.where(moving, ratio, 0.0)
 
     def _semantic_confidence(self, gaussians: Gaussians, semantic: bool) -> np.ndarray | float:
         """Eq. 7; 1 where the expert knows no classes and can neither confirm nor deny one."""

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import lightning
 import torch
-from torch import nn
 
 from sgrocc.evaluation.recording_score import abs_rel_and_delta
-from sgrocc.inference.manifest import load_manifest
 from sgrocc.labels import NUM_CLASSES, UNKNOWN
 from sgrocc.model.image_encoder import ImageEncoder
 from sgrocc.training.losses import (
@@ -97,48 +95,17 @@ def encoder_weights(checkpoint: dict) -> dict[str, torch.Tensor]:
     return found
 
 
-def load_encoder(encoder: ImageEncoder, source: str | Path) -> None:
-    """Load the encoder of an image stage's or an expert stage's checkpoint, or of a folder that sgrocc export made.
+def load_encoder(encoder: ImageEncoder, checkpoint: str | Path) -> None:
+    """Load the encoder of an image stage's, or an expert stage's, checkpoint into another.
 
-    Exported batch norms are part of their convolutions: such an encoder can be used and tuned, but its batch norms have
-    no statistics of their own to go on from. Raises FileNotFoundError where the source is missing and ValueError where
-    it holds no such encoder.
+    Raises FileNotFoundError where it is missing and ValueError where it holds no such encoder.
     """
-    path = Path(source)
-    weights = _exported_weights(path, encoder) if path.is_dir() else encoder_weights(read_checkpoint(path))
     try:
-        encoder.load_state_dict(weights)
+        encoder.load_state_dict(encoder_weights(read_checkpoint(checkpoint)))
     except RuntimeError as error:
         raise ValueError(
-            f"{source} holds no encoder of this size: train the image stage with the same channels"
+            f"{checkpoint} holds no encoder of this size: train the image stage with the same channels"
         ) from error
-
-
-def _exported_weights(folder: Path, encoder: ImageEncoder) -> dict[str, torch.Tensor]:
-    """The state dict of the encoder in an exported model, its batch norms such that they change nothing but add what
-    the exporter made of them.
-    """
-    import onnx
-
-    graph = onnx.load(load_manifest(folder).onnx_path).graph
-    prefix = "expert.encoder."
-    found = {
-        tensor.name.removeprefix(prefix): torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
-        for tensor in graph.initializer
-        if tensor.name.startswith(prefix)
-    }
-    weights = {name: value for name, value in found.items() if not name.endswith("_bias")}
-    for name, module in encoder.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
-            convolution = f"{name.rpartition('.')[0]}.{int(name.rpartition('.')[2]) - 1}"
-            if f"{convolution}.weight_bias" not in found:
-                continue  # then it does not fit, and loading it says so
-            weights[f"{name}.weight"] = torch.full_like(module.weight, (1.0 + module.eps) ** 0.5)
-            weights[f"{name}.bias"] = found[f"{convolution}.weight_bias"]
-            weights[f"{name}.running_mean"] = torch.zeros_like(module.running_mean)
-            weights[f"{name}.running_var"] = torch.ones_like(module.running_var)
-            weights[f"{name}.num_batches_tracked"] = torch.zeros_like(module.num_batches_tracked)
-    return weights
 
 
 class ImageScore:
