@@ -18,7 +18,7 @@ from sgrocc.geometry import Pose, VoxelGrid
 from sgrocc.inference.engine import load_engine
 from sgrocc.inference.manifest import load_manifest
 from sgrocc.labels import FREE, NUM_CLASSES, UNKNOWN, most_likely_class
-from sgrocc.memory.gaussian_memory import GaussianMemory, MemoryConfig
+from sgrocc.memory.gaussian_memory import Fusion, GaussianMemory, MemoryConfig
 from sgrocc.splatting import class_probabilities, splat_grid
 
 if TYPE_CHECKING:
@@ -44,8 +44,17 @@ def make(
     loaded = load_expert(model, depth, expert)
     if protocol == "local":
         return ExpertLocal(loaded, depth)
-    # As on a robot: the memory is given what was measured as measured.
-    return MemoryEmbodied(for_a_map(loaded, _SURFACES), depth)
+    return MemoryEmbodied(map_expert(loaded), depth)
+
+
+def map_expert(expert: Expert) -> Expert:
+    """The expert as a robot's memory has it: what was measured is given as measured."""
+    return for_a_map(expert, _SURFACES)
+
+
+def memory_config(**changes) -> MemoryConfig:
+    """The memory's settings under the protocols."""
+    return MemoryConfig(min_depth_m=MIN_DEPTH_M, max_depth_m=MAX_DEPTH_M, **changes)
 
 
 def load_expert(model: str | Path | None, depth: str, expert: str | Expert | None = None) -> Expert:
@@ -82,10 +91,10 @@ class ExpertLocal:
 class MemoryEmbodied:
     """The memory, fed frame by frame; its voxels in the scene's grid. What it does not know is free."""
 
-    def __init__(self, expert: Expert, depth: str) -> None:
+    def __init__(self, expert: Expert, depth: str, fusion: Fusion | None = None) -> None:
         self.expert = expert
         self.depth = depth
-        self._memory = GaussianMemory(MemoryConfig(min_depth_m=MIN_DEPTH_M, max_depth_m=MAX_DEPTH_M))
+        self._memory = GaussianMemory(memory_config(), fusion)
         self._grid: VoxelGrid | None = None
 
     def start(self, scene: EmbodiedScene) -> None:
@@ -122,9 +131,7 @@ def splatted(expert: Expert, prediction: Prediction, camera_to_world: Pose, grid
     """
     pose = pose_in_grid(camera_to_world, grid)
     if isinstance(expert, GeometricExpert):
-        memory = GaussianMemory(
-            MemoryConfig(resolution=grid.resolution, min_depth_m=MIN_DEPTH_M, max_depth_m=MAX_DEPTH_M)
-        )
+        memory = GaussianMemory(memory_config(resolution=grid.resolution))
         memory.fuse(prediction, pose)
         gaussians = memory.gaussians()
     else:

@@ -35,7 +35,7 @@ class LearnedExpert:
         self.depth_source = "topic" if use_sensor_depth else "network"
         # The tolerance of eq. 6 is that of whoever measured: a sensor's, or the network's own.
         self._depth_sigma_m = (0.5 * manifest.resolution_m, 0.0) if use_sensor_depth else manifest.depth_sigma_m
-        self._engine = engine
+        self.engine = engine
         width, height = manifest.image_width, manifest.image_height
         self(
             Frame(
@@ -61,7 +61,7 @@ class LearnedExpert:
         sensor_depth = inputs["sensor_depth"][0, 0]
         if not m.takes_depth:
             del inputs["sensor_depth"]
-        outputs = self._engine.infer(inputs)
+        outputs = self.engine.infer(inputs)
         for name, array in outputs.items():
             if not np.isfinite(array).all():
                 raise ValueError(

@@ -128,6 +128,19 @@ class GaussianMemory:
         """The remembered Gaussians, in the global frame."""
         return self._pool.gaussians(self._pool.alive())
 
+    def written(self, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of `gaussians()` lives in the voxel of each point (N, 3), metres in the global frame, and was written
+        by the last frame (-1: none), and with which update ratio (eq. 8). Guesses count as well.
+        """
+        address = self._voxels.locate(np.floor(np.asarray(means, np.float64) / self.config.resolution).astype(np.int32))
+        index = np.where(address >= 0, self._voxels.layer("gaussian")[address], -1)
+        fresh = index >= 0
+        fresh[fresh] = self._pool.last_seen[index[fresh]] == self.frames
+        place, ratio = np.full(len(index), -1, np.int64), np.zeros(len(index), np.float32)
+        place[fresh] = np.searchsorted(self._pool.alive(), index[fresh])
+        ratio[fresh] = self._pool.ratio[index[fresh]]
+        return place, ratio
+
     def recall(self, means: np.ndarray) -> History:
         """What is remembered of the voxels of points (N, 3), metres in the global frame."""
         voxels = np.floor(np.asarray(means, np.float64) / self.config.resolution).astype(np.int32)

@@ -109,7 +109,7 @@ class LocalSamples(Dataset):
         labels = frame.labels
         if rng.random() < a.flip:
             camera, image, depth, pose, labels = _mirrored(camera, image, depth, pose, labels)
-        image = _photographed(image, a, rng)
+        image = photographed(image, a, rng)
         sensed, of_prior = self.depth_errors.given(depth, camera, rng)
         image_labels = _image_labels(depth, camera, pose, labels)
         if self.in_view_only:
@@ -180,7 +180,7 @@ def _image_labels(depth: np.ndarray, camera: PinholeCamera, pose: Pose, labels: 
     return np.where(inside & (found != FREE), found, UNKNOWN).astype(np.uint8)
 
 
-def _photographed(image: np.ndarray, a: Augmentation, rng: np.random.Generator) -> np.ndarray:
+def photographed(image: np.ndarray, a: Augmentation, rng: np.random.Generator) -> np.ndarray:
     """(H, W, 3) float32, 0 to 1: an uint8 image with the faults and fashions of other cameras."""
     x = image.astype(np.float32) / 255.0
     if rng.random() < a.random_convolution:

@@ -16,7 +16,7 @@ from sgrocc.model.depth_priors import load_prior
 from sgrocc.model.spatial_expert import ExpertConfig, ExpertOutput, SpatialExpert
 from sgrocc.model.voxels import known_voxels, tiles_of
 from sgrocc.training.image_stage import ImageScore, image_losses, load_encoder
-from sgrocc.training.losses import LossWeights, focal, geometric_scale, lovasz_softmax, semantic_scale
+from sgrocc.training.losses import LossWeights, voxel_losses
 from sgrocc.training.schedule import OptimiserConfig
 
 
@@ -85,15 +85,9 @@ class ExpertStage(lightning.LightningModule):
         p, truth = torch.cat(probabilities), torch.cat(labels)
         if not len(truth):
             raise RuntimeError(f"no voxel of {batch['name']} is known: leave these frames out, or batch more together")
-        w = self.weights
-        losses = {
-            "focal": w.focal * focal(p, truth),
-            "lovasz": w.lovasz * lovasz_softmax(p, truth),
-            "semantic_scale": w.semantic_scale * semantic_scale(p, truth),
-            "geometric_scale": w.geometric_scale * geometric_scale(p, truth),
-        }
+        losses = voxel_losses(p, truth, self.weights)
         if any(parameter.requires_grad for parameter in self.expert.encoder.parameters()):
-            losses |= image_losses(output.own_depth, output.class_logits, batch, w)
+            losses |= image_losses(output.own_depth, output.class_logits, batch, self.weights)
         return losses, probabilities, labels
 
     def on_validation_epoch_start(self) -> None:

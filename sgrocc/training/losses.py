@@ -31,6 +31,16 @@ class LossWeights:
     image_classes: float = 0.5
 
 
+def voxel_losses(p: torch.Tensor, labels: torch.Tensor, weights: LossWeights) -> dict[str, torch.Tensor]:
+    """The weighted losses of voxels: focal, lovasz, semantic_scale, geometric_scale."""
+    return {
+        "focal": weights.focal * focal(p, labels),
+        "lovasz": weights.lovasz * lovasz_softmax(p, labels),
+        "semantic_scale": weights.semantic_scale * semantic_scale(p, labels),
+        "geometric_scale": weights.geometric_scale * geometric_scale(p, labels),
+    }
+
+
 def focal(p: torch.Tensor, labels: torch.Tensor, gamma: float = 2.0, alpha: float = 0.25) -> torch.Tensor:
     """Binary focal loss per channel, weighted by class, summed over channels, mean over voxels."""
     p = p.clamp(_EPSILON, 1 - _EPSILON)

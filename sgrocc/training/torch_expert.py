@@ -15,13 +15,15 @@ from sgrocc.evaluation.predictors import LocalPrediction, expert_frame, labels_o
 from sgrocc.experts import Frame
 from sgrocc.experts.learned import LearnedExpert, network_inputs
 from sgrocc.gaussians import Gaussians
-from sgrocc.geometry import Pose, VoxelGrid
+from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
 from sgrocc.inference.manifest import OPSET, ModelManifest
 from sgrocc.labels import CLASS_NAMES
 from sgrocc.model.anchors import AnchorConfig
 from sgrocc.model.lifting import LiftingConfig
 from sgrocc.model.refinement import RefinementConfig
 from sgrocc.model.spatial_expert import ExpertConfig, ExpertOutput, SpatialExpert
+from sgrocc.model.temporal_fusion import TemporalFusion
+from sgrocc.model.voxels import GaussianTensors
 from sgrocc.splatting import splat_grid
 from sgrocc.training.image_stage import encoder_weights, read_checkpoint
 
@@ -106,17 +108,46 @@ def adapt(expert: SpatialExpert, sequence: PosedRgbdSequence, share: float, ever
 
 
 class TorchEngine:
-    """Runs an expert in torch where an exported file would run: see sgrocc.inference.engine."""
+    """Runs an expert in torch where an exported file would run: see sgrocc.inference.engine.
+
+    keep_graph: whether the last answer stays in `output` with its gradients, for training.
+    """
 
     def __init__(self, expert: SpatialExpert) -> None:
         self.expert = expert.eval()
+        self.keep_graph = False
+        self.output: ExpertOutput | None = None
 
-    @torch.no_grad()
     def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         tensors = [torch.from_numpy(inputs[name]) for name in ("image", "intrinsics", "sensor_depth")]
-        output = self.expert(*tensors)
+        with torch.set_grad_enabled(self.keep_graph):
+            output = self.expert(*tensors)
+        self.output = output if self.keep_graph else None
         arrays = {"depth": output.depth, **output.gaussians._asdict()}
-        return {name: tensor.numpy() for name, tensor in arrays.items()}
+        return {name: tensor.detach().numpy() for name, tensor in arrays.items()}
+
+
+class TorchFusion:
+    """Runs a TemporalFusion in torch where an exported file would run: what a GaussianMemory takes as its fusion.
+
+    keep_graph: whether the last answer stays in `output` (N, ...), with its gradients, for training.
+    """
+
+    def __init__(self, fusion: TemporalFusion) -> None:
+        self.fusion = fusion
+        self.keep_graph = False
+        self.output: GaussianTensors | None = None
+
+    def __call__(
+        self, gaussians: Gaussians, history: np.ndarray, depth: np.ndarray, camera: PinholeCamera
+    ) -> Gaussians:
+        given = GaussianTensors(*(torch.from_numpy(array)[None] for array in gaussians.arrays().values()))
+        intrinsics = torch.tensor([[camera.fx, camera.fy, camera.cx, camera.cy]], dtype=torch.float32)
+        with torch.set_grad_enabled(self.keep_graph):
+            history, depth = torch.from_numpy(history)[None], torch.from_numpy(depth)[None, None]
+            found = self.fusion(given, history, depth, intrinsics).of(0)
+        self.output = found if self.keep_graph else None
+        return Gaussians(*(tensor.detach().numpy() for tensor in found))
 
 
 def learned_expert(expert: SpatialExpert, use_sensor_depth: bool = False) -> LearnedExpert:

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import lightning
 import torch
+import yaml
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from sgrocc.training.data import LocalData
+from sgrocc.training.sequences import SequenceData
 
 LAST = "last.ckpt"
 
@@ -35,8 +37,10 @@ def train(config: Path, out: Path, overrides: list[str] | None = None, fresh: bo
     if last.is_file():
         print(f"going on with {last}")
         arguments += ["--ckpt_path", str(last)]
+    tree = yaml.safe_load(config.read_text())
+    of_scenes = str(tree.get("model", {}).get("class_path", "")).endswith("EmbodiedStage")
     cli = LightningCLI(
-        datamodule_class=LocalData,
+        datamodule_class=SequenceData if of_scenes else LocalData,
         subclass_mode_model=True,
         seed_everything_default=0,
         save_config_kwargs={"overwrite": True},

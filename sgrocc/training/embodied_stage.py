@@ -1,0 +1,153 @@
+"""The third stage of training: the memory learns what to make of what it remembers, frame by frame along scenes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import lightning
+import numpy as np
+import torch
+
+from sgrocc.datasets.layout import VOXEL_M
+from sgrocc.evaluation.predictors import MemoryEmbodied, map_expert, memory_config
+from sgrocc.evaluation.protocols import EmbodiedResult, run_embodied
+from sgrocc.labels import UNKNOWN
+from sgrocc.memory.gaussian_memory import GaussianMemory
+from sgrocc.model.refinement import RefinementConfig
+from sgrocc.model.temporal_fusion import TemporalFusion
+from sgrocc.model.voxels import GaussianTensors, known_voxels
+from sgrocc.training.losses import LossWeights, voxel_losses
+from sgrocc.training.schedule import OptimiserConfig
+from sgrocc.training.sequences import Step, WholeScene
+from sgrocc.training.torch_expert import TorchFusion, learned_expert, load_expert
+
+
+class EmbodiedStage(lightning.LightningModule):
+    """expert_from: checkpoint of the expert stage; frozen_epochs: of the first phase, in which the expert stays as it
+    is and the fusion alone learns (0: both learn from the first frame on); identity: how the fusion begins (eq. 5, or
+    at random, for the ablation); refinement: of its head; weights: of the losses; optimiser: with the multipliers of
+    the second phase, as {expert: 0.1, expert.encoder: 0}.
+
+    A step is a frame. Nothing is learned through the memory: what it holds counts as given.
+    """
+
+    def __init__(
+        self,
+        expert_from: str,
+        frozen_epochs: int = 5,
+        identity: bool = True,
+        refinement: RefinementConfig | None = None,
+        weights: LossWeights | None = None,
+        optimiser: OptimiserConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.expert = load_expert(expert_from)
+        self.fusion = TemporalFusion(self.expert.config.channels, refinement, identity)
+        self.frozen_epochs = frozen_epochs
+        self.weights = weights or LossWeights()
+        self.optimiser = optimiser or OptimiserConfig(multipliers={"expert": 0.1, "expert.encoder": 0.0})
+        self.optimiser.freeze(self)
+        self._experts = {depth: learned_expert(self.expert, depth) for depth in (False, True)}
+        self._fuse = TorchFusion(self.fusion)
+        self._memory: GaussianMemory | None = None
+
+    def train(self, mode: bool = True) -> EmbodiedStage:
+        super().train(mode)
+        self.expert.eval()  # no batch norm or dropout of it may change in the first phase
+        return self
+
+    @property
+    def expert_learns(self) -> bool:
+        """Whether this is the second phase."""
+        return self.current_epoch >= self.frozen_epochs
+
+    def training_step(self, step: Step, _: int) -> torch.Tensor:
+        if step.first or self._memory is None:
+            self._memory = GaussianMemory(memory_config(), self._fuse)
+        expert = self._experts[step.frame.depth is not None]
+        expert.engine.keep_graph = self.expert_learns
+        prediction = map_expert(expert)(step.frame)
+        self._fuse.keep_graph = True
+        self._memory.fuse(prediction, step.pose)
+        losses = self._losses(step, expert.engine.output if self.expert_learns else None)
+        # What learns always has a part in the loss, so that a frame in which nothing is seen has a gradient, too. What
+        # is frozen must have none: one of zero would let the weights decay.
+        learning = self.parameters() if self.expert_learns else self.fusion.parameters()
+        total = sum(losses.values()) + 0.0 * sum(p.sum() for p in learning if p.requires_grad)
+        if not torch.isfinite(total):
+            raise RuntimeError(f"the loss is not finite in {step.scene}: lower the learning rate")
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=1)
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=1)
+        return total
+
+    def _losses(self, step: Step, expert_output) -> dict[str, torch.Tensor]:
+        """{name: loss} of the frame alone and of the map, on the voxels that the frame has in view."""
+        labels = torch.from_numpy(step.labels)
+        rotation = torch.from_numpy(step.pose.rotation.astype(np.float32))
+        translation = torch.from_numpy(step.pose.translation.astype(np.float32))
+        sets = {}
+        current = self._fuse.output
+        if current is not None and len(current.means):
+            sets["local"] = current, rotation, translation, labels
+            known = _without_looked_through(labels, self._memory)
+            in_grid = self._map_with(current, rotation, translation)
+            sets["global"] = in_grid, torch.eye(3), torch.zeros(3), known
+        if expert_output is not None:
+            sets["expert"] = expert_output.gaussians.of(0), rotation, translation, labels
+        losses = {}
+        for name, (gaussians, turn, shift, truth) in sets.items():
+            if (truth != UNKNOWN).any():
+                p, of = known_voxels(gaussians, turn, shift, truth, VOXEL_M)
+                losses[name] = sum(voxel_losses(p, of, self.weights).values())
+        return losses
+
+    def _map_with(self, current: GaussianTensors, rotation: torch.Tensor, translation: torch.Tensor) -> GaussianTensors:
+        """All that the memory holds near the frame, in the grid: as it is, but with the gradient of what the frame's
+        Gaussians changed, which is their own times the update ratio (eq. 8).
+        """
+        held = self._memory.gaussians()
+        means = current.means @ rotation.T + translation
+        place, ratio = self._memory.written(means.detach().numpy())
+        there = torch.from_numpy(np.flatnonzero(place >= 0))
+        rows, ratio = torch.from_numpy(place)[there], torch.from_numpy(ratio)[there]
+        fields = {name: torch.from_numpy(array) for name, array in held.arrays().items()}
+        for name, tensor in (*current._asdict().items(), ("means", means)):
+            if name in ("means", "scales", "opacities", "logits"):
+                new = tensor[there]
+                change = ratio.reshape(-1, *[1] * (new.ndim - 1)) * (new - new.detach())
+                fields[name] = fields[name].index_add(0, rows, change)
+        return GaussianTensors(**fields)
+
+    def on_validation_epoch_start(self) -> None:
+        self._result: EmbodiedResult | None = None
+
+    def validation_step(self, whole: WholeScene, _: int) -> None:
+        self._fuse.keep_graph = self._experts[False].engine.keep_graph = False
+        result = run_embodied([whole.scene], MemoryEmbodied(map_expert(self._experts[False]), "network", self._fuse))
+        self._result = result if self._result is None else self._result + result
+
+    def on_validation_epoch_end(self) -> None:
+        scores = {variant: counts.scores() for variant, counts in self._result.counts[100].items()}
+        for variant, suffix in (("all", ""), ("visible", "_visible"), ("occluded", "_occluded")):
+            for key in ("sc_iou", "miou"):
+                value = scores[variant][key] or 0.0
+                self.log(f"val/{key}{suffix}", value, prog_bar=not suffix, sync_dist=True)
+        self.log("val/loss", 1.0 - (scores["all"]["sc_iou"] or 0.0) - (scores["all"]["miou"] or 0.0), sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["expert_config"] = asdict(self.expert.config)
+
+    def configure_optimizers(self) -> dict:
+        return self.optimiser.build(self, int(self.trainer.estimated_stepping_batches))
+
+
+def _without_looked_through(labels: torch.Tensor, memory: GaussianMemory) -> torch.Tensor:
+    """The labels without the voxels that the memory holds free because frames looked through them: no Gaussian has a
+    say there.
+    """
+    known = torch.nonzero(labels != UNKNOWN).numpy()
+    evidence = memory.recall((known + 0.5) * VOXEL_M).evidence
+    result = labels.clone()
+    gone = known[evidence < 0]
+    result[tuple(torch.from_numpy(gone.T))] = UNKNOWN
+    return result

@@ -1,0 +1,169 @@
+"""The third stage: what is learned when, and that training maps a scene as a robot does."""
+
+from dataclasses import asdict
+
+import lightning
+import numpy as np
+import pytest
+from scenes import CAMERA, LOOKING_ALONG_X
+
+torch = pytest.importorskip("torch")
+
+from sgrocc.datasets.embodied_occscannet import EmbodiedOccScanNet  # noqa: E402
+from sgrocc.datasets.layout import write_frame, write_global, write_split, write_stream  # noqa: E402
+from sgrocc.evaluation.predictors import MemoryEmbodied, map_expert  # noqa: E402
+from sgrocc.geometry import Pose, VoxelGrid  # noqa: E402
+from sgrocc.labels import CHAIR, FLOOR, FREE, UNKNOWN, WALL  # noqa: E402
+from sgrocc.model.anchors import AnchorConfig  # noqa: E402
+from sgrocc.model.spatial_expert import ExpertConfig, SpatialExpert  # noqa: E402
+from sgrocc.training.data import Augmentation  # noqa: E402
+from sgrocc.training.embodied_stage import EmbodiedStage  # noqa: E402
+from sgrocc.training.schedule import OptimiserConfig  # noqa: E402
+from sgrocc.training.sequences import ScenesInOrder, SequenceConfig, SequenceData  # noqa: E402
+
+FRAMES = 4
+
+
+def write_scenes(root, names: dict[str, list[str]]) -> None:
+    """Rooms of a floor, a wall 2.4 m ahead and a chair, seen by a camera that moves sideways."""
+    grid = VoxelGrid(np.array([0.0, -2.4, -0.8]), (60, 60, 36), 0.08)
+    labels = np.full(grid.shape, FREE, np.uint8)
+    labels[:, :, 0], labels[30:32], labels[32:], labels[20:24, 20:26, 1:6] = FLOOR, WALL, UNKNOWN, CHAIR
+    rng = np.random.default_rng(10)
+    for split, scenes in names.items():
+        for scene in scenes:
+            paths = []
+            for frame in range(FRAMES):
+                path = write_frame(
+                    root,
+                    scene,
+                    frame,
+                    pose=Pose(LOOKING_ALONG_X, np.array([0.0, 0.1 * frame, 0.3])),
+                    camera=CAMERA,
+                    voxel_origin=grid.origin,
+                    labels=labels,
+                    image=rng.integers(0, 255, (CAMERA.height, CAMERA.width, 3), np.uint8),
+                    depth=np.full((CAMERA.height, CAMERA.width), 2.4, np.float32),
+                )
+                mask = np.zeros(grid.shape, bool)
+                mask[5:, 10:50] = True
+                write_stream(root, split, scene, frame, local_label=labels, mask_in_global=mask)
+                paths.append(path)
+            write_global(root, scene, grid=grid, labels=labels, mask=mask, image_paths=paths)
+        write_split(root, split, "local", [(scene, frame) for scene in scenes for frame in range(FRAMES)])
+        write_split(root, split, "embodied", scenes)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """(data, checkpoint of a small expert)."""
+    root = tmp_path_factory.mktemp("scenes")
+    write_scenes(root / "data", {"train": ["room_a", "room_b", "room_c"], "val": ["room_v"]})
+    torch.manual_seed(0)
+    config = ExpertConfig(64, 48, channels=16, blocks=1, anchors=AnchorConfig(stride=8))
+    expert = SpatialExpert(config, imagenet=False)
+    # Of one class it is fairly sure, so that confidences differ.
+    with torch.no_grad():
+        expert.encoder.class_head.bias[CHAIR - 1] = 1.0
+    weights = {f"expert.{name}": value for name, value in expert.state_dict().items()}
+    torch.save({"expert_config": asdict(config), "state_dict": weights}, root / "expert.pt")
+    return root / "data", root / "expert.pt"
+
+
+def trained(world, epochs: int, frozen_epochs: int, **data):
+    torch.manual_seed(0)
+    optimiser = OptimiserConfig(1e-2, multipliers={"expert": 0.1, "expert.encoder": 0.0})
+    stage = EmbodiedStage(str(world[1]), frozen_epochs, optimiser=optimiser)
+    before = {name: value.clone() for name, value in stage.state_dict().items()}
+    trainer = lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=1,
+    )
+    trainer.fit(stage, SequenceData(SequenceConfig(str(world[0]), workers=0, **data)))
+    changed = {name for name, value in stage.state_dict().items() if not torch.equal(value, before[name])}
+    return stage, trainer, changed
+
+
+def test_in_the_first_phase_the_expert_stays_as_it_is_to_the_bit(world):
+    stage, trainer, changed = trained(world, epochs=1, frozen_epochs=1, sensor=0.5)
+    assert trainer.global_step == 3 * FRAMES, "a step is a frame"
+    assert {"fusion.fusion.history.weight", "fusion.fusion.current.weight", "fusion.refinement.head.weight"} <= changed
+    assert not {name for name in changed if name.startswith("expert.")}
+    assert {"val/sc_iou", "val/miou", "val/miou_occluded", "train/global", "train/local"} <= set(
+        trainer.callback_metrics
+    )
+
+
+def test_in_the_second_phase_the_expert_follows_at_a_tenth_and_its_encoder_never(world):
+    stage, trainer, changed = trained(world, epochs=1, frozen_epochs=0, sensor=0.0)
+    assert any(name.startswith("expert.blocks.0.lifting") for name in changed)
+    assert not {name for name in changed if name.startswith("expert.encoder.")}
+    rates = {}
+    for group in trainer.optimizers[0].param_groups:
+        for parameter in group["params"]:
+            (name,) = [n for n, p in stage.named_parameters() if p is parameter]
+            rates[name] = group["initial_lr"]
+    assert {rate for name, rate in rates.items() if name.startswith("fusion.")} == {1e-2}
+    assert {round(rate, 12) for name, rate in rates.items() if name.startswith("expert.")} == {1e-3}
+    assert not [name for name in rates if name.startswith("expert.encoder.")]
+    assert "train/expert" in trainer.callback_metrics
+
+
+def mapped_by_training(world):
+    """(stage, steps): a scene mapped by steps of the training, without augmentation."""
+    stage, _, _ = trained(world, epochs=1, frozen_epochs=1, sensor=0.0, scenes=1)
+    plain = Augmentation.none()
+    data = SequenceData(SequenceConfig(str(world[0]), workers=0, sensor=0.0, scenes=1, augmentation=plain))
+    data.setup()
+    steps = list(data.train_dataloader())
+    stage.log = stage.log_dict = lambda *_, **__: None
+    stage._trainer = type("Trainer", (), {"current_epoch": 0})()
+    for index, step in enumerate(steps):
+        stage.training_step(step, index)
+    return stage, steps
+
+
+def test_training_maps_a_scene_as_a_robot_does(world):
+    stage, steps = mapped_by_training(world)
+    scene = next(s for s in EmbodiedOccScanNet(world[0], "train") if s.name == steps[0].scene)
+    stage._fuse.keep_graph = False
+    running = MemoryEmbodied(map_expert(stage._experts[False]), "network", stage._fuse)
+    running.start(scene)
+    for frame in scene.frames:
+        running.add(frame)
+    ours, theirs = stage._memory.gaussians(), running._memory.gaussians()
+    assert len(ours) > 50
+    for name, array in ours.arrays().items():
+        np.testing.assert_array_equal(array, theirs.arrays()[name])
+
+
+def test_the_map_has_its_own_values_and_the_gradient_of_the_update_ratio(world):
+    stage, steps = mapped_by_training(world)
+    held, pose = stage._memory.gaussians(), steps[-1].pose
+    leaf = stage._fuse.output.opacities.detach().requires_grad_()
+    current = stage._fuse.output._replace(opacities=leaf)
+    rotation, translation = (torch.from_numpy(a.astype(np.float32)) for a in (pose.rotation, pose.translation))
+    found = stage._map_with(current, rotation, translation)
+    for name, array in held.arrays().items():
+        np.testing.assert_array_equal(getattr(found, name).detach().numpy(), array)
+    weights = torch.arange(1.0, len(held) + 1)
+    (found.opacities * weights).sum().backward()
+    place, ratio = stage._memory.written((current.means @ rotation.T + translation).detach().numpy())
+    expected = np.where(place >= 0, ratio * weights.numpy()[place], 0)
+    np.testing.assert_allclose(leaf.grad.numpy(), expected, rtol=1e-6)
+    assert len(np.unique(ratio)) > 10, "all is alike"
+
+
+def test_every_process_takes_as_many_steps_through_scenes_of_its_own():
+    lengths = [3, 5, 2, 4, 30]
+    first, second = (list(ScenesInOrder(lengths, [4, 0, 2, 1, 3], process, 2)) for process in range(2))
+    assert len(first) == len(second) == len(ScenesInOrder(lengths, [4, 0, 2, 1, 3], 0, 2)) == 8
+    assert first == [(4, n) for n in range(8)] and second == [(0, 0), (0, 1), (0, 2), *[(1, n) for n in range(5)]]
+    assert list(ScenesInOrder(lengths, [2, 0])) == [(2, 0), (2, 1), (0, 0), (0, 1), (0, 2)]
