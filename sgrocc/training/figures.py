@@ -96,9 +96,9 @@ def gates(frame: LocalFrame, expert: SpatialExpert, path: Path) -> None:
             axis.plot(across, depth, color=colour, linewidth=1.2, label=label)
         axis.set(title=f"sigma = {tolerance:g} m", xlabel="x, metres", xlim=extent[:2], ylim=extent[2:])
     axes[0].set_ylabel("z (forward), metres")
-    axes[0].legend(loc="lower left", fontsize=8)
+    axes[0].legend(loc="lower left", fontsize=8, facecolor="grey", labelcolor="white")
     figure.colorbar(shown, ax=axes, label="gate", shrink=0.8)
-    figure.suptitle(y=1.0, t=f"Gates in the image's middle row, from above: {frame.scene} frame {frame.frame}")
+    figure.suptitle(y=0.93, t=f"Gates in the image's middle row, from above: {frame.scene} frame {frame.frame}")
     _save(figure, path)
 
 
@@ -118,7 +118,7 @@ def anchors(frame: LocalFrame, experts: dict[str, SpatialExpert], path: Path) ->
         axis.set(xlim=(-3, 3), ylim=(0, _FAR_M))
     np.atleast_1d(axes)[0].set_ylabel("z (forward), metres")
     figure.colorbar(shown, ax=axes, label="distance to the true surface along z, metres", shrink=0.8)
-    figure.suptitle(y=1.0, t=f"Surface anchors from above: {frame.scene} frame {frame.frame}")
+    figure.suptitle(y=0.93, t=f"Surface anchors from above: {frame.scene} frame {frame.frame}")
     _save(figure, path)
 
 
@@ -166,7 +166,9 @@ def points(frame: LocalFrame, expert: SpatialExpert, path: Path, queries: int = 
     axes[0].set_title("image")
     axes[1].set_title("the expert's depth")
     figure.colorbar(shown, ax=axes, label="gate of the surface anchor", shrink=0.8)
-    figure.suptitle(y=1.0, t=f"Sampling points (dots) of anchors (+) at depth edges: {frame.scene} frame {frame.frame}")
+    figure.suptitle(
+        y=0.93, t=f"Sampling points (dots) of anchors (+) at depth edges: {frame.scene} frame {frame.frame}"
+    )
     _save(figure, path)
 
 
@@ -244,7 +246,7 @@ def tradeoff(results: Path, path: Path) -> None:
         left.plot(counts, values, "o-", color=colour, label=f"{label}, frustum")
     right.plot(counts, [found[c][0]["gflops"] for c in counts], "s--", color="tab:red", label="GFLOPs")
     left.set(xlabel="points per query, K", ylabel="percent", xticks=counts)
-    right.set_ylabel("GFLOPs")
+    right.set(ylabel="GFLOPs", ylim=(0, None))
     handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
     left.legend(handles=handles, loc="center right", fontsize=8)
     _save(figure, path)
