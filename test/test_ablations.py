@@ -1,6 +1,7 @@
 """Ablations and figures, run on a data set of a few frames: every row is what it says, and nothing runs twice."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,20 @@ def test_a_table_shows_means_and_the_spread_of_seeds(tmp_path):
     assert lines[0] == "**Title**" and len(lines) == 6
     assert "| first | 50.0 ± 0.0 | 25.0 ± 7.1 |" in lines[4] and lines[4].endswith("| 25.0 ± 0.0 | 3.0 | 10 | 2 |")
     assert "| second | 50.0 | 10.0 |" in lines[5] and lines[5].endswith("| 25.0 | 3.0 | 10 | 1 |")
+
+
+@pytest.mark.parametrize("folder", ["docs/ablations", "docs/ablations/val"])
+def test_the_documentation_shows_what_was_measured(folder):
+    """Each table as it follows from the results beside it; rows of one folder have one budget."""
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "ablations.md").read_text()
+    results = [json.loads(path.read_text()) for path in sorted((root / folder).glob("*.json"))]
+    assert len({json.dumps(result["budget"]) for result in results}) == 1
+    shown = ablations.tables(root / folder)
+    assert len(shown) > 3
+    for name, text in shown.items():
+        if not (folder.endswith("val") and name == "depth"):
+            assert text.strip() in page, name
 
 
 def test_the_table_of_depths_has_a_row_for_each_that_was_scored(tmp_path):
