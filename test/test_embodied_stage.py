@@ -1,6 +1,7 @@
 """The third stage: what is learned when, and that training maps a scene as a robot does."""
 
-from dataclasses import asdict
+import copy
+from dataclasses import asdict, replace
 
 import lightning
 import numpy as np
@@ -12,12 +13,14 @@ torch = pytest.importorskip("torch")
 from sgrocc.datasets.embodied_occscannet import EmbodiedOccScanNet  # noqa: E402
 from sgrocc.datasets.layout import write_frame, write_global, write_split, write_stream  # noqa: E402
 from sgrocc.evaluation.predictors import MemoryEmbodied, map_expert  # noqa: E402
+from sgrocc.gaussians import Gaussians  # noqa: E402
 from sgrocc.geometry import Pose, VoxelGrid  # noqa: E402
 from sgrocc.labels import CHAIR, FLOOR, FREE, UNKNOWN, WALL  # noqa: E402
 from sgrocc.model.anchors import AnchorConfig  # noqa: E402
 from sgrocc.model.spatial_expert import ExpertConfig, SpatialExpert  # noqa: E402
+from sgrocc.model.voxels import known_places, known_voxels  # noqa: E402
 from sgrocc.training.data import Augmentation  # noqa: E402
-from sgrocc.training.embodied_stage import EmbodiedStage  # noqa: E402
+from sgrocc.training.embodied_stage import EmbodiedStage, mixed  # noqa: E402
 from sgrocc.training.schedule import OptimiserConfig  # noqa: E402
 from sgrocc.training.sequences import ScenesInOrder, SequenceConfig, SequenceData  # noqa: E402
 
@@ -144,21 +147,52 @@ def test_training_maps_a_scene_as_a_robot_does(world):
         np.testing.assert_array_equal(array, theirs.arrays()[name])
 
 
-def test_the_map_has_its_own_values_and_the_gradient_of_the_update_ratio(world):
+def test_the_map_has_its_own_values_and_the_gradient_of_the_frames_share(world):
     stage, steps = mapped_by_training(world)
-    held, pose = stage._memory.gaussians(), steps[-1].pose
-    leaf = stage._fuse.output.opacities.detach().requires_grad_()
-    current = stage._fuse.output._replace(opacities=leaf)
-    rotation, translation = (torch.from_numpy(a.astype(np.float32)) for a in (pose.rotation, pose.translation))
-    found = stage._map_with(current, rotation, translation)
-    for name, array in held.arrays().items():
-        np.testing.assert_array_equal(getattr(found, name).detach().numpy(), array)
-    weights = torch.arange(1.0, len(held) + 1)
-    (found.opacities * weights).sum().backward()
-    place, ratio = stage._memory.written((current.means @ rotation.T + translation).detach().numpy())
-    expected = np.where(place >= 0, ratio * weights.numpy()[place], 0)
-    np.testing.assert_allclose(leaf.grad.numpy(), expected, rtol=1e-6)
-    assert len(np.unique(ratio)) > 10, "all is alike"
+    step, memory = steps[-1], stage._memory
+    memory._fusion = None  # its graph cannot be copied
+    memory = copy.deepcopy(memory)
+    labels = torch.from_numpy(step.labels)
+    places = (known_places(labels) + 0.5) * 0.08
+    np.testing.assert_array_equal(
+        labels.numpy()[tuple(known_places(labels).T)], stage_voxels(stage._fuse.output, step)[1].numpy()
+    )
+    before, _ = memory.voted(places)
+    said = stage._fuse.output
+    prediction = map_expert(stage._experts[False])(step.frame)
+    shares = {}
+    for factor in (1.0, 0.999):
+        # A fusion that answers what the last frame's did, with opacities a little lower.
+        answer = Gaussians(*(tensor.detach().numpy() for tensor in said))
+        answer = replace(answer, opacities=answer.opacities * np.float32(factor))
+        again = copy.deepcopy(memory)
+        again._fusion = lambda *_, answer=answer: answer
+        # Associated anew with the map that the frame has already changed, a frame has as many Gaussians.
+        again.fuse(prediction, step.pose)
+        shares[factor] = again.voted(places)
+    (after, share), (lower, _) = shares[1.0], shares[0.999]
+    leaf = said.opacities.detach().requires_grad_()
+    p, _ = stage_voxels(said._replace(opacities=leaf), step)
+    # What the map holds is the mean of what it held and of what training's splat says.
+    voted = share > 0
+    assert voted.sum() > 500 and len(np.unique(share)) > 8
+    expected = before + share * (1 - p[:, 0].detach().numpy() - before)
+    np.testing.assert_allclose(after[voted], expected[voted], atol=2e-6)
+    in_map = mixed(p, torch.from_numpy(after), torch.from_numpy(share))
+    np.testing.assert_allclose(1 - in_map[:, 0].detach().numpy(), after, atol=1e-6)
+    np.testing.assert_allclose(in_map.sum(dim=1).detach().numpy(), 1, atol=0.02)
+    weights = torch.linspace(1, 2, len(places))
+    ((1 - in_map[:, 0]) * weights).sum().backward()
+    slope = float((leaf.grad * leaf.detach()).sum())
+    measured = float((((after - lower) / 0.001) * weights.numpy()).sum())
+    assert slope == pytest.approx(measured, rel=0.02) and slope > 1
+
+
+def stage_voxels(gaussians, step):
+    rotation, translation = (
+        torch.from_numpy(a.astype(np.float32)) for a in (step.pose.rotation, step.pose.translation)
+    )
+    return known_voxels(gaussians, rotation, translation, torch.from_numpy(step.labels), 0.08)
 
 
 def test_every_process_takes_as_many_steps_through_scenes_of_its_own():

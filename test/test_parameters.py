@@ -191,10 +191,10 @@ def test_what_rclpy_declares_itself_passes_and_is_left_out():
 
 def test_the_values_reach_the_memory_and_the_expert():
     values = complete(
-        {"expert": "geometric", "resolution_m": 0.1, "min_depth_m": 0.5, "memory.max_hits": 3, "max_anchors": 500}
+        {"expert": "geometric", "resolution_m": 0.1, "min_depth_m": 0.5, "memory.max_frames": 3.0, "max_anchors": 500}
     )
     memory = parameters.memory_config(values)
-    assert (memory.resolution, memory.min_depth_m, memory.max_hits) == (0.1, 0.5, 3)
+    assert (memory.resolution, memory.min_depth_m, memory.max_frames) == (0.1, 0.5, 3.0)
     assert parameters.make_expert(values).depth_source == "topic"
 
 
@@ -210,20 +210,22 @@ def parameter_file(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     "text",
     [
-        "/**:\n  ros__parameters:\n    memory:\n      max_hits: 3\n      temperature: 1\n    resolution_m: 0.1\n",
-        "/**:\n  ros__parameters:\n    memory.max_hits: 3\n    memory.temperature: 1\n    resolution_m: 0.1\n",
-        "/**: {ros__parameters: {memory: {max_hits: 3}, memory.temperature: 1.0, resolution_m: 0.1}}\n",
+        "/**:\n  ros__parameters:\n    memory:\n      max_frames: 3.0\n      temperature: 1\n    resolution_m: 0.1\n",
+        "/**:\n  ros__parameters:\n    memory.max_frames: 3.0\n    memory.temperature: 1\n    resolution_m: 0.1\n",
+        "/**: {ros__parameters: {memory: {max_frames: 3.0}, memory.temperature: 1.0, resolution_m: 0.1}}\n",
     ],
     ids=["nested", "dotted", "mixed"],
 )
 def test_groups_may_be_nested_or_dotted(tmp_path, text):
-    given = {"memory.max_hits": 3, "memory.temperature": 1.0, "resolution_m": 0.1}
+    given = {"memory.max_frames": 3.0, "memory.temperature": 1.0, "resolution_m": 0.1}
     assert from_yaml(parameter_file(tmp_path, text)) == {**DEFAULTS, **given}
 
 
 def test_an_unknown_name_within_a_group_is_named_in_full(tmp_path):
-    path = parameter_file(tmp_path, "/**:\n  ros__parameters:\n    memory:\n      max_hit: 3\n")
-    with pytest.raises(BadParameter, match=r"^there is no parameter memory\.max_hit: did you mean memory\.max_hits\?$"):
+    path = parameter_file(tmp_path, "/**:\n  ros__parameters:\n    memory:\n      max_frame: 3\n")
+    with pytest.raises(
+        BadParameter, match=r"^there is no parameter memory\.max_frame: did you mean memory\.max_frames\?$"
+    ):
         from_yaml(path)
 
 
@@ -292,9 +294,9 @@ def make_node():
 
 
 def test_declare_returns_the_overrides_and_shows_the_whole_table(make_node):
-    node = make_node(resolution_m=0.1, **{"memory.max_hits": 3, "max_pose_wait_s": 2})
+    node = make_node(resolution_m=0.1, **{"memory.max_frames": 3.0, "max_pose_wait_s": 2})
     values = parameters.declare(node)
-    assert values == {**DEFAULTS, "resolution_m": 0.1, "memory.max_hits": 3, "max_pose_wait_s": 2.0}
+    assert values == {**DEFAULTS, "resolution_m": 0.1, "memory.max_frames": 3.0, "max_pose_wait_s": 2.0}
     for row in TABLE:
         assert node.get_parameter(row.name).value == values[row.name]
         assert node.describe_parameter(row.name).description == row.doc

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from sgrocc.gaussians import Gaussians  # noqa: E402
 from sgrocc.memory.gaussian_memory import GaussianMemory  # noqa: E402
-from sgrocc.memory.recall import history_size  # noqa: E402
+from sgrocc.memory.recall import RAY_STEPS, history_size  # noqa: E402
 from sgrocc.model.temporal_fusion import IdentityFusion, TemporalFusion  # noqa: E402
 from sgrocc.model.voxels import GaussianTensors  # noqa: E402
 
@@ -157,12 +157,13 @@ def test_what_is_recalled_is_what_lives_in_the_voxel():
     """Against a search of all remembered Gaussians."""
     rng = np.random.default_rng(2)
     memory = GaussianMemory()
-    assert not memory.recall(np.zeros((3, 3))).vector(np.zeros(3, bool), np.zeros(3)).any()
+    eye = np.array([0.0, 0.0, 1.0])
+    assert not memory.recall(np.zeros((3, 3)), eye).vector(np.zeros(3, bool), np.zeros(3)).any()
     walk(memory, rng)
     remembered = memory.gaussians()
     resolution = memory.config.resolution
     places = np.concatenate([remembered.means[:200] + rng.normal(0, 0.06, (200, 3)), rng.uniform(-9, 9, (50, 3))])
-    found = memory.recall(places)
+    found = memory.recall(places, eye)
     homes = np.floor(remembered.means.astype(np.float64) / resolution).astype(int)
     snapshot = memory.snapshot()
     free = {tuple(voxel) for voxel in snapshot.indices[snapshot.labels == 0]}
@@ -174,13 +175,21 @@ def test_what_is_recalled_is_what_lives_in_the_voxel():
             np.testing.assert_array_equal(found.features[i], remembered.features[home[0]])
             exponentials = np.exp(remembered.logits[home[0]].astype(np.float64))
             np.testing.assert_allclose(found.probabilities[i], exponentials / exponentials.sum(), rtol=1e-4)
-            assert found.opacities[i] == remembered.opacities[home[0]] and found.evidence[i] > 0
+            assert found.opacities[i] == remembered.opacities[home[0]] and found.occupancies[i, 0] > 0
         else:
             assert not found.features[i].any() and not found.probabilities[i].any() and not found.opacities[i]
         if tuple(voxel) in free:
             assert found.seen_through[i]
     assert found.lives.sum() > 50 and (~found.lives).sum() > 50
+    # Before and behind a place, the map says what it says when it is asked there.
+    rays = (places - eye) / np.linalg.norm(places - eye, axis=1, keepdims=True)
+    for column, step in enumerate(RAY_STEPS, start=1):
+        there = memory.recall(places + step * resolution * rays, eye)
+        np.testing.assert_array_equal(found.occupancies[:, column], there.occupancies[:, 0])
+        np.testing.assert_array_equal(found.weights[:, column], there.weights[:, 0])
+    assert (found.occupancies[:, 0] > 0.5).sum() > 50 and found.weights.max() <= 1
     vector = found.vector(np.arange(250) < 7, np.linspace(-2, 2, 250))
-    assert vector[:, -2].sum() == 7 and (np.diff(vector[:, -1]) >= 0).all()
+    own = FEATURES + 11
+    assert vector[:, own + 4].sum() == 7 and (np.diff(vector[:, own + 5]) >= 0).all()
     assert vector.shape == (250, history_size(FEATURES)) and np.isfinite(vector).all()
     assert np.abs(vector[:, FEATURES:]).max() <= 1

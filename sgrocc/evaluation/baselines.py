@@ -6,6 +6,7 @@ octomap_fill: the same, with `FILL_VOXELS` unknown voxels behind each seen surfa
 octomap_unknown_occupied: the same, with all filled that no ray has passed, as a cautious planner reads a map.
 splicing: the expert's local grids written into the scene's, the latest frame wins.
 voxel_averaging: the mean of the expert's local probabilities, weighted by how well each frame sees a voxel.
+embodiedocc, gpocc, veocc: other methods' memories with the expert's Gaussians, see `memory_rules`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.progress import track
 
+from sgrocc.evaluation.memory_rules import EmbodiedOccRule, GPOccRule, veocc_confidence
 from sgrocc.evaluation.metrics import Counts, visible_voxels, voxels_in_image
 from sgrocc.evaluation.octomap_baseline import OctomapBaseline
 from sgrocc.evaluation.predictors import (
@@ -27,6 +29,7 @@ from sgrocc.evaluation.predictors import (
     check_names,
     expert_frame,
     load_expert,
+    map_expert,
     pose_in_grid,
     splatted,
 )
@@ -44,12 +47,14 @@ if TYPE_CHECKING:
 
 #: By protocol: with one frame there is nothing to splice or to average.
 _LOCAL = ("class_prior", "octomap", "octomap_fill", "octomap_unknown_occupied")
-NAMES = {"local": _LOCAL, "embodied": (*_LOCAL, "splicing", "voxel_averaging")}
+_RULES = ("embodiedocc", "gpocc", "veocc")
+NAMES = {"local": _LOCAL, "embodied": (*_LOCAL, "splicing", "voxel_averaging", *_RULES)}
 
 #: Chosen on the validation split of SynthRooms, see docs/benchmark.md: the depth of the fill of octomap_fill
 #: (`tune_fill`), and the mean probability from which voxel_averaging takes a voxel to be occupied (`tune_threshold`).
 FILL_VOXELS = 32
-AVERAGING_THRESHOLD = 0.05
+#: With the geometric expert, whose Gaussians are surfaces alone, and with a learned one.
+AVERAGING_THRESHOLDS = {"geometric": 0.05, "learned": 0.45}
 
 
 def make(
@@ -87,8 +92,17 @@ def make(
         fill_voxels = {"octomap": 0, "octomap_fill": FILL_VOXELS, "octomap_unknown_occupied": EVERYTHING}
         chosen = OctomapLocal if protocol == "local" else OctomapEmbodied
         return chosen(depth, expert, fill_voxels[name])
-    predict = _predict(load_expert(None, depth, expert or "geometric"), depth)
-    return Splicing(predict) if name == "splicing" else VoxelAveraging(predict, AVERAGING_THRESHOLD)
+    expert = load_expert(None, depth, expert or "geometric")
+    predict = _predict(expert, depth)
+    kind = "geometric" if isinstance(expert, GeometricExpert) else "learned"
+    made = {
+        "splicing": lambda: Splicing(predict),
+        "voxel_averaging": lambda: VoxelAveraging(predict, AVERAGING_THRESHOLDS[kind]),
+        "veocc": lambda: VoxelAveraging(predict, 0.5, veocc_confidence),
+        "gpocc": lambda: GPOccRule(map_expert(expert), depth),
+        "embodiedocc": lambda: EmbodiedOccRule(map_expert(expert), depth),
+    }
+    return made[name]()
 
 
 # -- OctoMap -----------------------------------------------------------------------------------------------------------
@@ -254,6 +268,7 @@ class _ClassVotes:
 # -- joining local grids -----------------------------------------------------------------------------------------------
 
 Predict = Callable[["EmbodiedFrame"], tuple[LocalPrediction, "Prediction | None"]]
+Weigh = Callable[["LocalFrame", "Prediction | None"], np.ndarray]
 
 
 def _predict(expert: Expert, depth: str) -> Predict:
@@ -288,12 +303,14 @@ class Splicing:
 class VoxelAveraging:
     """The weighted mean of local probabilities, in the scene's grid where the frames observe it.
 
-    threshold: the mean probability of being occupied from which a voxel is.
+    threshold: the mean probability of being occupied from which a voxel is; weigh: a frame and its prediction to the
+    weights of its grid's voxels, `confidence` by default.
     """
 
-    def __init__(self, predict: Predict, threshold: float = 0.5) -> None:
+    def __init__(self, predict: Predict, threshold: float = 0.5, weigh: Weigh | None = None) -> None:
         self._predict = predict
         self._threshold = threshold
+        self._weigh = weigh or confidence
 
     def start(self, scene: EmbodiedScene) -> None:
         self._grid = scene.grid
@@ -302,7 +319,7 @@ class VoxelAveraging:
     def add(self, frame: EmbodiedFrame) -> None:
         local, prediction = self._predict(frame)
         here, there = overlap(self._grid, frame.grid)
-        weights = confidence(frame, prediction)[there] * frame.mask[here]
+        weights = self._weigh(frame, prediction)[there] * frame.mask[here]
         self._sums[here] += weights[..., None] * local.probabilities[there]
 
     def labels(self, threshold: float | None = None) -> np.ndarray:

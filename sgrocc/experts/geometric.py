@@ -57,7 +57,7 @@ class GeometricExpert:
         normals = _normals(points)[valid]
         points = points[valid]
         count = len(points)
-        scales = np.full((count, 3), 0.625 * config.resolution, np.float32)
+        scales = np.full((count, 3), 0.8 * config.resolution, np.float32)
         scales[:, 2] = 0.5 * config.resolution
         gaussians = Gaussians(
             points,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,10 +13,10 @@ from sgrocc.geometry import PinholeCamera, Pose
 from sgrocc.labels import FREE, NUM_CLASSES, UNKNOWN, most_likely_class
 from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, semantic_confidence
 from sgrocc.memory.pool import GaussianPool
-from sgrocc.memory.recall import History
-from sgrocc.memory.visibility import frustum_blocks, see_through_margin_m, seen_through
+from sgrocc.memory.recall import RAY_STEPS, History
+from sgrocc.memory.visibility import MEASURED_SHARE, frustum_blocks, look, see_through_margin_m
 from sgrocc.memory.voxels import VoxelBlocks, VoxelUpdate, unique_rows
-from sgrocc.splatting import reached_voxels, softmax, splat_blocks
+from sgrocc.splatting import BLOCK, reached_voxels, softmax, splat_blocks
 
 #: What learns from the past (eq. 4): N Gaussians of a frame, one per voxel, in the camera frame, the (N, history_size)
 #: history of their places, and the frame's depth with its camera, to N Gaussians in the camera frame.
@@ -25,49 +25,64 @@ Fusion = Callable[[Gaussians, np.ndarray, np.ndarray, PinholeCamera], Gaussians]
 #: In the memory every voxel may hold a Gaussian of its own: none needs to stand for its neighbours. In voxels.
 _WIDEST = 0.75
 
+#: A voxel keeps its Gaussian while its occupancy has at least this share of its threshold.
+_KEPT = 0.5
+
+#: Bound of the weight of guesses: one look outweighs them, however often they were made.
+_MAX_GUESSED_WEIGHT = 0.25
+
 
 @dataclass(frozen=True)
 class MemoryConfig:
     """Settings of the memory; lengths in metres.
 
-    resolution: edge of a voxel. occupied_threshold: splatted occupancy from which a voxel is occupied.
+    resolution: edge of a voxel. occupied_threshold: mean occupancy from which a voxel is occupied. guessed_threshold:
+    the same where no frame measured: what stays hidden is mostly solid, so little is needed to say so.
     free_margin_m: how far in front of the measured depth a voxel must be to count as looked through; at least two
     standard deviations of that depth.
     max_depth_m: depth beyond this is neither fused nor does it free space. max_gaussians: hard bound; the Gaussians
-    unseen for longest go first. max_hits, max_see_throughs: bounds of a voxel's evidence, in frames: how long a
-    vanished thing stays, and how long a new thing in known free space takes to appear. temperature, lowest and
-    highest confidence: eq. 7. frozen_below: update ratios under this leave a Gaussian untouched.
-    aggregation: decoupled or additive. max_inferred_m: how far behind the surface in its pixel a Gaussian is believed.
+    unseen for longest go first. max_frames: how many frames at most stand against a new one that measures a voxel: how
+    long a vanished thing stays, and how long a new one takes to appear.
+    temperature, lowest and highest confidence: eq. 7. frozen_below: update ratios under this leave a Gaussian
+    untouched. aggregation: decoupled or additive. max_inferred_m: how far behind the surface in its pixel a Gaussian is
+    believed.
     Raises ValueError for values that make no sense.
     """
 
     resolution: float = 0.08
     occupied_threshold: float = 0.5
+    guessed_threshold: float = 0.1
     free_margin_m: float = 0.12
     min_depth_m: float = 0.3
     max_depth_m: float = 4.0
     max_gaussians: int = 200_000
-    max_hits: int = 8
-    max_see_throughs: int = 8
+    max_frames: float = 8.0
     temperature: float = 0.5
     lowest_confidence: float = 0.2
     highest_confidence: float = 0.8
     frozen_below: float = 0.05
     aggregation: str = "decoupled"
-    max_inferred_m: float = 1.0
+    max_inferred_m: float = 2.5
 
     def __post_init__(self) -> None:
-        for name in ("resolution", "free_margin_m", "min_depth_m", "max_depth_m", "max_gaussians", "temperature"):
+        for name in (
+            "resolution",
+            "free_margin_m",
+            "min_depth_m",
+            "max_depth_m",
+            "max_gaussians",
+            "max_frames",
+            "temperature",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be greater than zero")
         if not self.max_inferred_m >= 0:
             raise ValueError(f"max_inferred_m is {self.max_inferred_m}: it must not be negative")
-        if not 0 < self.occupied_threshold < 1:
-            raise ValueError(f"occupied_threshold is {self.occupied_threshold}: it must lie between 0 and 1")
+        for name in ("occupied_threshold", "guessed_threshold"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must lie between 0 and 1")
         if self.min_depth_m >= self.max_depth_m:
             raise ValueError(f"min_depth_m {self.min_depth_m} must be less than max_depth_m {self.max_depth_m}")
-        if min(self.max_hits, self.max_see_throughs) < 1 or max(self.max_hits, self.max_see_throughs) > 1000:
-            raise ValueError("max_hits and max_see_throughs must lie between 1 and 1000 frames")
         if not 0 <= self.lowest_confidence < self.highest_confidence <= 1:
             raise ValueError("lowest_confidence must be less than highest_confidence, both between 0 and 1")
 
@@ -91,10 +106,12 @@ class FuseStatistics:
 class GaussianMemory:
     """Fuses predictions with poses into a persistent map. Not thread-safe: one worker owns it.
 
-    In each voxel lives at most one Gaussian; the hash of voxels is also what associates the Gaussians of a new frame
-    with remembered ones. A voxel's evidence counts frames that hit it against frames that looked through it; where
-    it turns negative, the Gaussian conflicts with free space and is dropped, and the frame's own Gaussian on that
-    ray takes its place at the surface. What is hidden behind a surface is kept as it is.
+    Each frame's Gaussians are splatted into what the frame sees; a voxel's occupancy is the mean of what frames said
+    of it, weighted by how well they saw it, and what was measured is no longer guessed at. In each voxel lives at most
+    one Gaussian, which gives it and its neighbours their class; the hash of voxels is also what associates the
+    Gaussians of a new frame with remembered ones. Where the occupancy falls, the Gaussian conflicts with free space and
+    is dropped, and the frame's own Gaussian on that ray takes its place at the surface. What is hidden behind a surface
+    is kept as it is.
     """
 
     def __init__(self, config: MemoryConfig | None = None, fusion: Fusion | None = None) -> None:
@@ -103,13 +120,16 @@ class GaussianMemory:
         self._pool = GaussianPool()
         self._voxels = VoxelBlocks(
             gaussian=(np.int32, -1),
-            evidence=(np.int16, 0),
-            seen_through=(np.bool_, False),
             occupancy=(np.float32, 0.0),
+            weight=(np.float32, 0.0),
+            measured=(np.bool_, False),
+            hit=(np.float32, 0.0),  # all zero between frames
+            seen_through=(np.bool_, False),
             best_class=(np.uint8, 0),
             label=(np.uint8, UNKNOWN),
             probability=(np.float32, 0.0),
         )
+        self._voted = np.zeros(0, np.int64), np.zeros(0, np.float32)
         self.frames = 0
         self.statistics: FuseStatistics | None = None
 
@@ -117,6 +137,7 @@ class GaussianMemory:
         """Forget everything."""
         self._pool.clear()
         self._voxels.clear()
+        self._voted = np.zeros(0, np.int64), np.zeros(0, np.float32)
         self.frames = 0
         self.statistics = None
 
@@ -128,43 +149,54 @@ class GaussianMemory:
         """The remembered Gaussians, in the global frame."""
         return self._pool.gaussians(self._pool.alive())
 
-    def written(self, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which of `gaussians()` lives in the voxel of each point (N, 3), metres in the global frame, and was written
-        by the last frame (-1: none), and with which update ratio (eq. 8). Guesses count as well.
+    def voted(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of the voxels of points (N, 3), metres in the global frame: their mean occupancy, and which share of it the
+        last frame's splat has (0: it said nothing, or what it said was overruled).
         """
-        address = self._voxels.locate(np.floor(np.asarray(means, np.float64) / self.config.resolution).astype(np.int32))
-        index = np.where(address >= 0, self._voxels.layer("gaussian")[address], -1)
-        fresh = index >= 0
-        fresh[fresh] = self._pool.last_seen[index[fresh]] == self.frames
-        place, ratio = np.full(len(index), -1, np.int64), np.zeros(len(index), np.float32)
-        place[fresh] = np.searchsorted(self._pool.alive(), index[fresh])
-        ratio[fresh] = self._pool.ratio[index[fresh]]
-        return place, ratio
+        address = self._located(points)
+        occupancy, share = self._at("occupancy", address), np.zeros(len(address), np.float32)
+        addresses, shares = self._voted
+        if len(addresses):
+            order = np.argsort(addresses)
+            addresses, shares = addresses[order], shares[order]
+            row = np.minimum(np.searchsorted(addresses, address), len(addresses) - 1)
+            share = np.where(addresses[row] == address, shares[row], share)
+        return occupancy, share
 
-    def recall(self, means: np.ndarray) -> History:
-        """What is remembered of the voxels of points (N, 3), metres in the global frame."""
-        voxels = np.floor(np.asarray(means, np.float64) / self.config.resolution).astype(np.int32)
-        address = self._voxels.locate(voxels)
-        known = np.flatnonzero(address >= 0)
-        count = len(voxels)
-
-        def of(layer: str, dtype: type) -> np.ndarray:
-            values = np.zeros(count, dtype)
-            values[known] = self._voxels.layer(layer)[address[known]]
-            return values
-
-        index = np.full(count, -1, np.int64)
-        index[known] = self._voxels.layer("gaussian")[address[known]]
+    def recall(self, means: np.ndarray, camera_position: np.ndarray) -> History:
+        """What is remembered of the voxels of points (N, 3), and before and behind them as seen from a camera at (3,);
+        metres in the global frame.
+        """
+        address = self._located(means)
+        index = np.where(address >= 0, self._at("gaussian", address), -1)
         lives = index >= 0
         held = index[lives]
-        features = np.zeros((count, self._pool.feature_size), np.float32)
-        probabilities = np.zeros((count, NUM_CLASSES), np.float32)
-        guess, opacities = np.zeros(count, bool), np.zeros(count, np.float32)
+        features = np.zeros((len(index), self._pool.feature_size), np.float32)
+        probabilities = np.zeros((len(index), NUM_CLASSES), np.float32)
+        guess, opacities = np.zeros(len(index), bool), np.zeros(len(index), np.float32)
         features[lives] = self._pool.arrays["features"][held]
         probabilities[lives] = softmax(self._pool.arrays["logits"][held])
         guess[lives], opacities[lives] = self._pool.guess[held], self._pool.arrays["opacities"][held]
-        evidence, seen = of("evidence", np.int16), of("seen_through", bool)
-        return History(features, probabilities, lives, guess, opacities, evidence, seen, of("occupancy", np.float32))
+        ray = means - camera_position
+        ray = ray / np.maximum(np.linalg.norm(ray, axis=1, keepdims=True), 1e-9)
+        along = [self._located(means + step * self.config.resolution * ray) for step in RAY_STEPS]
+        occupancies, weights = (
+            np.stack([self._at(layer, place) for place in (address, *along)], axis=1)
+            for layer in ("occupancy", "weight")
+        )
+        weights = weights / self.config.max_frames
+        seen = self._at("seen_through", address)
+        return History(features, probabilities, lives, guess, opacities, seen, occupancies, weights)
+
+    def _located(self, points: np.ndarray) -> np.ndarray:
+        """(N,) addresses of the voxels of points, -1 where nothing is known."""
+        return self._voxels.locate(np.floor(np.asarray(points, np.float64) / self.config.resolution).astype(np.int32))
+
+    def _at(self, layer: str, address: np.ndarray) -> np.ndarray:
+        """A layer's values, zero where the address is -1."""
+        values = np.zeros(len(address), self._voxels.layer(layer).dtype)
+        values[address >= 0] = self._voxels.layer(layer)[address[address >= 0]]
+        return values
 
     def warm_up(self) -> None:
         """Compile the kernels (seconds, once per machine), so that the first frame is not late."""
@@ -187,45 +219,53 @@ class GaussianMemory:
         depth, camera = self._checked_depth(prediction)
         usable = _usable(prediction.gaussians)
         observed = prediction.gaussians.select(usable).transformed(camera_to_world)
-        if len(observed) and observed.features.shape[1] != self._pool.feature_size:
-            if len(self._pool):
-                raise ValueError(_other_features(observed.features.shape[1], self._pool.feature_size))
-            self._pool.clear(observed.features.shape[1])
-        self.frames += 1
-
+        width = observed.features.shape[1]
+        if not len(self._pool):
+            self._pool.clear(width)
+        elif len(observed) and width != self._pool.feature_size:
+            raise ValueError(
+                f"the expert's features have {width} numbers and the memory's {self._pool.feature_size}: restart the "
+                "nodes after changing the model"
+            )
         guess, believed = self._told_apart(observed, depth, camera, camera_to_world, prediction.depth_sigma_m)
-        guesses, guess_voxels = _merge_per_voxel(observed.select(guess & believed), self.config.resolution)
-        observed, voxels = _merge_per_voxel(observed.select(~guess & believed), self.config.resolution)
+        guesses = merge_per_voxel(observed.select(guess & believed), self.config.resolution)[0]
+        observed = merge_per_voxel(observed.select(~guess & believed), self.config.resolution)[0]
         broken = 0
         if self._fusion is not None:
-            observed, voxels, guesses, guess_voxels, broken = self._fused(
-                observed, guesses, depth, camera, camera_to_world
-            )
-        hit, place = (self._voxels.locate(v, create=True) for v in (voxels, guess_voxels))
-        seen = self._count(hit, depth, camera, camera_to_world, prediction.depth_sigma_m)
-        evidence, holds = self._voxels.layer("evidence"), self._voxels.layer("gaussian")
+            observed, guesses, broken = self._fused(observed, guesses, depth, camera, camera_to_world)
+        self.frames += 1
 
+        said = Gaussians.joined(observed, guesses)
+        guesses, guess_voxels = merge_per_voxel(guesses, self.config.resolution)
+        observed, voxels = merge_per_voxel(observed, self.config.resolution)
+        observed, guesses = (self._narrow(gaussians) for gaussians in (observed, guesses))
+        hit, place = (self._voxels.locate(v, create=True) for v in (voxels, guess_voxels))
+        surfaces = observed, hit
+        seen = self._vote(said, surfaces, depth, camera, camera_to_world, prediction.depth_sigma_m)
+        holds = self._voxels.layer("gaussian")
         inhabited = seen[holds[seen] >= 0]
-        held = holds[inhabited].astype(np.int64)
-        conflicting = held[(evidence[inhabited] < 0) | self._pool.guess[held]]
+        conflicting = holds[inhabited[~self._solid(inhabited, _KEPT)]].astype(np.int64)
         touched = [self._remove(conflicting)]
 
         remembered = holds[hit].astype(np.int64)
         is_new = remembered < 0
-        allowed = is_new & (evidence[hit] >= 0)
+        allowed = is_new & self._solid(hit, _KEPT)
         view = prediction, depth, camera, camera_to_world
         updated, frozen, occluded = self._update(observed.select(~is_new), remembered[~is_new], *view, touched)
         inserted = self._insert(observed.select(allowed), hit[allowed], touched)
 
         remembered = holds[place].astype(np.int64)
-        again = remembered >= 0
+        open_to_guesses = ~self._voxels.layer("measured")[place]
+        again = (remembered >= 0) & open_to_guesses
         again[again] = self._pool.guess[remembered[again]]
         self._guess_again(guesses.select(again), remembered[again], prediction.semantic, touched)
-        unseen = (remembered < 0) & ~self._voxels.layer("seen_through")[place]
+        unseen = (remembered < 0) & open_to_guesses & self._solid(place, _KEPT)
         guessed = self._insert(guesses.select(unseen), place[unseen], touched, guess=True)
         surplus = self._surplus()
         # What is forgotten for want of room begins anew.
-        evidence[self._pool.address[surplus]] = np.minimum(evidence[self._pool.address[surplus]], 0)
+        forgotten = self._pool.address[surplus]
+        for layer in ("occupancy", "weight", "measured"):
+            self._voxels.layer(layer)[forgotten] = 0
         touched.append(self._remove(surplus))
 
         self.statistics = FuseStatistics(
@@ -241,6 +281,7 @@ class GaussianMemory:
             unusable=int((~usable).sum()) + broken,
         )
         slots = self._splat(touched)
+        self._name(seen, said)
         changed = self._relabel(np.concatenate([self._voxels.addresses(slots).ravel(), seen]))
         return self._update_of(changed)
 
@@ -280,53 +321,99 @@ class GaussianMemory:
 
     def _fused(
         self, observed: Gaussians, guesses: Gaussians, depth: np.ndarray, camera: PinholeCamera, camera_to_world: Pose
-    ) -> tuple[Gaussians, np.ndarray, Gaussians, np.ndarray, int]:
-        """What the learned fusion makes of a frame's Gaussians, each set with its voxels, and how
-        many it broke.
-        """
+    ) -> tuple[Gaussians, Gaussians, int]:
+        """What the learned fusion makes of a frame's Gaussians, and how many it broke."""
         both, count = Gaussians.joined(observed, guesses), len(observed)
         z, surface, _ = _surface_at(both.means, depth, camera, camera_to_world)
         behind_m = np.where(surface > 0, z - surface, 0.0)
-        history = self.recall(both.means).vector(np.arange(len(both)) >= count, behind_m)
+        remembered = self.recall(both.means, camera_to_world.translation)
+        history = remembered.vector(np.arange(len(both)) >= count, behind_m)
         found = self._fusion(both.transformed(camera_to_world.inverse()), history, depth, camera)
+        if len(found) != len(both) or found.features.shape != both.features.shape:
+            raise ValueError(
+                f"the fusion made {len(found)} Gaussians with {found.features.shape[1]} features of {len(both)} with "
+                f"{both.features.shape[1]}: it does not belong to this expert"
+            )
         usable = _usable(found)
         found = found.transformed(camera_to_world)
-        parts = [
-            _merge_per_voxel(found.select(chosen), self.config.resolution)
-            for chosen in (np.flatnonzero(usable[:count]), count + np.flatnonzero(usable[count:]))
-        ]
-        return (*parts[0], *parts[1], int((~usable).sum()))
+        seen, hidden = (chosen.nonzero()[0] for chosen in (usable[:count], usable[count:]))
+        return found.select(seen), found.select(count + hidden), int((~usable).sum())
 
-    def _count(
+    def _narrow(self, gaussians: Gaussians) -> Gaussians:
+        widest = min(MAX_SCALE_M, _WIDEST * self.config.resolution)
+        return replace(gaussians, scales=np.clip(gaussians.scales, MIN_SCALE_M, widest))
+
+    def _vote(
         self,
-        hit: np.ndarray,
+        said: Gaussians,
+        surfaces: tuple[Gaussians, np.ndarray],
         depth: np.ndarray,
         camera: PinholeCamera,
         camera_to_world: Pose,
         depth_sigma_m: tuple[float, float],
     ) -> np.ndarray:
-        """Raise the evidence of the voxels that were hit, and lower that of those looked through; returns the latter's
-        addresses. A voxel with a surface in it may be looked through as well, beside the surface: that is a hit.
+        """Bring the occupancy of the voxels in view up to date with a frame's Gaussians; returns their addresses.
+
+        surfaces: the Gaussians that are no guesses, one per voxel, and those voxels' addresses. Where one of them lies
+        at the depth in its pixel, its voxel was measured, wherever the centre lies, and is occupied at least as that
+        Gaussian's opacity says, as it may be too small to reach the centre. Of all others, what was looked through is
+        free, whatever reaches over from a surface.
         """
-        config = self.config
+        config, voxels = self.config, self._voxels
+        self._voted = np.zeros(0, np.int64), np.zeros(0, np.float32)
         furthest = float(depth.max(initial=0.0))
-        seen = np.zeros(0, np.int64)
-        if furthest > 0:
-            # From the camera itself on: the voxels between the lens and min_depth_m are looked through as well.
-            blocks = frustum_blocks(camera, camera_to_world, config.resolution, 1e-3, furthest)
-            margin_m = config.free_margin_m
-            mask = seen_through(blocks, depth, camera, camera_to_world, config.resolution, margin_m, depth_sigma_m)
-            some = mask.any(axis=1)
-            slots = self._voxels.slots(blocks[some], create=True)
-            seen = self._voxels.addresses(slots)[mask[some]]
-        # New slots may have moved the layers.
-        evidence, ever_seen = self._voxels.layer("evidence"), self._voxels.layer("seen_through")
-        before, ever_before = evidence[hit], ever_seen[hit]
-        evidence[seen] = np.maximum(evidence[seen] - 1, -config.max_see_throughs)
-        ever_seen[seen] = True
-        evidence[hit] = np.minimum(before + 1, config.max_hits)
-        ever_seen[hit] = ever_before
-        return seen
+        if furthest <= 0 and not len(said):
+            return self._voted[0]
+        furthest = min(furthest + config.max_inferred_m, config.max_depth_m) if furthest > 0 else config.max_depth_m
+        # From the camera itself on: the voxels between the lens and min_depth_m are looked through as well.
+        blocks = frustum_blocks(camera, camera_to_world, config.resolution, 1e-3, furthest)
+        view = look(blocks, depth, camera, camera_to_world, config.resolution, config.free_margin_m, depth_sigma_m)
+        some = (view.weight > 0).any(axis=1)
+        slots = voxels.slots(blocks[some], create=True)
+        occupancy, _ = splat_blocks(
+            said, blocks[some], config.resolution, aggregation=config.aggregation, classes=False
+        )
+        occupancy = occupancy.reshape(len(slots), -1)
+        weight, seen, measured = view.weight[some], view.seen[some], view.measured[some]
+        # Of what no depth was measured before, a frame that has no Gaussian there says nothing.
+        weight = np.where(view.unknown[some] & (occupancy <= 0), 0, weight)
+
+        z, surface, _ = _surface_at(surfaces[0].means, depth, camera, camera_to_world)
+        margin_m = see_through_margin_m(surface, config.free_margin_m, depth_sigma_m)
+        hits = np.flatnonzero((surface > 0) & (z <= surface + MEASURED_SHARE * margin_m))
+        hit, opacities = surfaces[1][hits], surfaces[0].opacities[hits]
+        own_layer = voxels.layer("hit")
+        own_layer[hit] = opacities
+        at = voxels.addresses(slots)
+        own = own_layer[at]
+        measured |= own > 0
+        chosen = (weight > 0) & (measured | ~voxels.layer("measured")[at])
+        address, weight, seen, measured, own = (array[chosen] for array in (at, weight, seen, measured, own))
+        splatted = occupancy[chosen]
+        seen &= own == 0
+        found = np.where(seen, np.float32(0), np.maximum(splatted, own))
+        # Voxels that were hit but have their centre outside the image, or before a pixel without depth.
+        own_layer[address] = 0
+        beside = own_layer[hit] > 0
+        own_layer[hit] = 0
+        count = int(beside.sum())
+        address = np.concatenate([address, hit[beside]])
+        weight = np.concatenate([weight, np.ones(count, np.float32)])
+        seen = np.concatenate([seen, np.zeros(count, bool)])
+        measured = np.concatenate([measured, np.ones(count, bool)])
+        splatted = np.concatenate([splatted, np.zeros(count, np.float32)])
+        found = np.concatenate([found, opacities[beside]])
+        total = voxels.layer("weight")[address] + weight
+        # However much stands against it, a frame that measures has its say: a vanished thing goes as fast far away.
+        share = np.maximum(weight / total, np.where(measured, np.float32(1 / (1 + config.max_frames)), 0))
+        mean = voxels.layer("occupancy")
+        mean[address] += share * (found - mean[address])
+        bound = np.where(measured, config.max_frames, min(_MAX_GUESSED_WEIGHT, config.max_frames))
+        voxels.layer("weight")[address] = np.minimum(total, bound)
+        voxels.layer("measured")[address] |= measured
+        voxels.layer("seen_through")[address] |= seen
+        self._voted = address, np.where(found == splatted, share, np.float32(0))
+        return address
 
     def _insert(
         self, gaussians: Gaussians, addresses: np.ndarray, touched: list[Gaussians], guess: bool = False
@@ -368,8 +455,7 @@ class GaussianMemory:
         confidence = hybrid_confidence(~guess, geometric, self._semantic_confidence(old, prediction.semantic))
         ratio = np.where(hidden, 0.0, 1.0 - confidence).astype(np.float32)
         moving = ratio >= self.config.frozen_below
-        self._write(index[moving], _blend(old.select(moving), observed.select(moving), ratio[moving]), touched)
-        self._pool.ratio[index] = np.where(moving, ratio, 0.0)
+        self._write(index[moving], blend(old.select(moving), observed.select(moving), ratio[moving]), touched)
         self._pool.guess[index] = False
         return int(moving.sum()), int((~moving & ~hidden).sum()), int(hidden.sum())
 
@@ -379,8 +465,7 @@ class GaussianMemory:
         self._pool.last_seen[index] = self.frames
         ratio = np.broadcast_to(1.0 - self._semantic_confidence(old, semantic), len(index)).astype(np.float32)
         moving = ratio >= self.config.frozen_below
-        self._write(index[moving], _blend(old.select(moving), guesses.select(moving), ratio[moving]), touched)
-        self._pool.ratio[index] = np.where(moving, ratio, 0.0)
+        self._write(index[moving], blend(old.select(moving), guesses.select(moving), ratio[moving]), touched)
 
     def _semantic_confidence(self, gaussians: Gaussians, semantic: bool) -> np.ndarray | float:
         """Eq. 7; 1 where the expert knows no classes and can neither confirm nor deny one."""
@@ -409,7 +494,7 @@ class GaussianMemory:
         return alive[oldest[: min(len(alive), excess + self.config.max_gaussians // 50)]]
 
     def _splat(self, touched: list[Gaussians]) -> np.ndarray:
-        """Splat the blocks that changed Gaussians reach; returns their slots."""
+        """Give the voxels that changed Gaussians reach the class of what they hold; returns their blocks' slots."""
         resolution = self.config.resolution
         blocks = [
             _reached_blocks(gaussians, resolution, self.config.aggregation) for gaussians in touched if len(gaussians)
@@ -424,23 +509,37 @@ class GaussianMemory:
         near = self._voxels.slots(neighbours)
         index = self._voxels.layer("gaussian")[self._voxels.addresses(near[near >= 0])]
         sources = self._pool.gaussians(np.sort(index[index >= 0]))
-        occupancy, scores = splat_blocks(sources, blocks, resolution, aggregation=self.config.aggregation)
+        _, scores = splat_blocks(sources, blocks, resolution, aggregation=self.config.aggregation)
         addresses = self._voxels.addresses(slots)
-        occupancy = occupancy.reshape(addresses.shape)
-        self._voxels.layer("occupancy")[addresses] = occupancy
-        occupied = occupancy >= self.config.occupied_threshold  # nobody asks for the class of the others
-        self._voxels.layer("best_class")[addresses[occupied]] = most_likely_class(
-            scores.reshape(*addresses.shape, -1)[occupied]
-        )
+        scores = scores.reshape(*addresses.shape, -1)
+        # Nobody asks for the class of the others.
+        asked = self._solid(addresses, _KEPT)
+        asked[asked] = (scores[asked] > 0).any(axis=-1)
+        self._voxels.layer("best_class")[addresses[asked]] = most_likely_class(scores[asked])
         return slots
+
+    def _name(self, addresses: np.ndarray, said: Gaussians) -> None:
+        """Give occupied voxels that no remembered Gaussian reaches, as those are narrow, the class of the frame's."""
+        layer = self._voxels.layer
+        nameless = (layer("best_class")[addresses] == 0) & self._solid(addresses)
+        if not nameless.any():
+            return
+        slots = np.unique(addresses[nameless] // BLOCK**3)
+        blocks = self._voxels.coordinates[slots]
+        _, scores = splat_blocks(said, blocks, self.config.resolution, aggregation=self.config.aggregation)
+        scores = scores.reshape(len(slots) * BLOCK**3, -1)
+        row = np.searchsorted(slots, addresses[nameless] // BLOCK**3) * BLOCK**3 + addresses[nameless] % BLOCK**3
+        layer("best_class")[addresses[nameless]] = most_likely_class(scores[row])
 
     def _relabel(self, addresses: np.ndarray) -> np.ndarray:
         """Bring label and probability up to date; returns the addresses where either changed."""
         layer = self._voxels.layer
-        # What reaches over from the neighbours does not outweigh that a voxel was looked through.
-        occupancy = np.where(layer("evidence")[addresses] < 0, np.float32(0), layer("occupancy")[addresses])
+        occupancy, threshold = layer("occupancy")[addresses], self._threshold(addresses)
         label = np.where(layer("seen_through")[addresses], np.uint8(FREE), np.uint8(UNKNOWN))
-        label = np.where(occupancy >= self.config.occupied_threshold, layer("best_class")[addresses], label)
+        label = np.where(occupancy >= threshold, layer("best_class")[addresses], label)
+        # Readers take 1/2 as the threshold.
+        above = 0.5 + 0.5 * (occupancy - threshold) / (1 - threshold)
+        occupancy = np.where(occupancy >= threshold, above, 0.5 * occupancy / threshold).astype(np.float32)
         differs = (label != layer("label")[addresses]) | (
             (label != UNKNOWN) & (np.abs(occupancy - layer("probability")[addresses]) > 0.01)
         )
@@ -448,6 +547,14 @@ class GaussianMemory:
         layer("label")[changed] = label[differs][first]
         layer("probability")[changed] = occupancy[differs][first]
         return changed
+
+    def _threshold(self, addresses: np.ndarray) -> np.ndarray:
+        config, measured = self.config, self._voxels.layer("measured")[addresses]
+        return np.where(measured, np.float32(config.occupied_threshold), np.float32(config.guessed_threshold))
+
+    def _solid(self, addresses: np.ndarray, share: float = 1.0) -> np.ndarray:
+        """Whether voxels reach that share of their threshold."""
+        return self._voxels.layer("occupancy")[addresses] >= share * self._threshold(addresses)
 
     def _update_of(self, addresses: np.ndarray) -> VoxelUpdate:
         layer = self._voxels.layer
@@ -457,13 +564,6 @@ class GaussianMemory:
 def _usable(gaussians: Gaussians) -> np.ndarray:
     """(N,) bool: finite, as they should be, and within a kilometre of the camera."""
     return gaussians.finite() & (np.abs(gaussians.means) < 1e3).all(axis=1)
-
-
-def _other_features(given: int, remembered: int) -> str:
-    return (
-        f"the expert's features have {given} numbers and the memory's {remembered}: restart the nodes after changing "
-        "the model"
-    )
 
 
 def _surface_at(
@@ -477,8 +577,9 @@ def _surface_at(
     return z, np.where(inside, depth[rows, columns], np.float32(0)), inside
 
 
-def _merge_per_voxel(gaussians: Gaussians, resolution: float) -> tuple[Gaussians, np.ndarray]:
-    """One Gaussian per voxel: averages weighted by opacity, orientation and scales of the most opaque member.
+def merge_per_voxel(gaussians: Gaussians, resolution: float) -> tuple[Gaussians, np.ndarray]:
+    """One Gaussian per voxel: averages weighted by opacity, orientation and scales of the most opaque member, and the
+    opacity of all, 1 - prod(1 - a), so that it covers its voxel as they did.
 
     Returns the merged Gaussians and their (M, 3) int32 voxels.
     """
@@ -502,18 +603,19 @@ def _merge_per_voxel(gaussians: Gaussians, resolution: float) -> tuple[Gaussians
     # Averaging in floating point must not move a Gaussian out of its voxel, or its association would be lost.
     low = unique * resolution
     means = np.clip(means, low + 1e-4 * resolution, low + (1 - 1e-4) * resolution)
+    transparent = np.bincount(member, np.log1p(-np.minimum(gaussians.opacities.astype(np.float64), 0.9999)), count)
     merged = Gaussians(
         means,
-        np.clip(gaussians.scales[best], MIN_SCALE_M, min(MAX_SCALE_M, _WIDEST * resolution)),
+        gaussians.scales[best],
         gaussians.rotations[best],
-        gaussians.opacities[best],
+        -np.expm1(transparent),
         average(gaussians.logits),
         average(gaussians.features),
     )
     return merged, unique.astype(np.int32)
 
 
-def _blend(old: Gaussians, new: Gaussians, ratio: np.ndarray) -> Gaussians:
+def blend(old: Gaussians, new: Gaussians, ratio: np.ndarray) -> Gaussians:
     """old + ratio (new - old); rotations along the shorter way, normalised."""
 
     def mix(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ from sgrocc.gaussians import Gaussians
 
 
 class GaussianPool:
-    """Gaussians by index, with the address of the voxel that each lives in, the frame that last saw it, whether it is a
-    guess, and the update ratio with which that frame wrote it (0: it was left as it was)."""
+    """Gaussians by index, with the address of the voxel that each lives in, the frame that last saw it, and whether it
+    is a guess."""
 
     def __init__(self, feature_size: int = 0) -> None:
         self.clear(feature_size)
@@ -19,7 +19,6 @@ class GaussianPool:
         self.address = np.zeros(0, np.int64)  # -1 marks a hole
         self.last_seen = np.zeros(0, np.int64)
         self.guess = np.zeros(0, bool)  # never seen: it was inferred
-        self.ratio = np.zeros(0, np.float32)
         self._holes = np.zeros(0, np.int64)
 
     def __len__(self) -> int:
@@ -46,7 +45,6 @@ class GaussianPool:
         self.address[index] = addresses
         self.last_seen[index] = frame
         self.guess[index] = guess
-        self.ratio[index] = 1.0
         return index
 
     def write(self, index: np.ndarray, gaussians: Gaussians) -> None:
@@ -64,5 +62,4 @@ class GaussianPool:
         self.address = np.concatenate([self.address, np.full(count, -1, np.int64)])
         self.last_seen = np.concatenate([self.last_seen, np.zeros(count, np.int64)])
         self.guess = np.concatenate([self.guess, np.zeros(count, bool)])
-        self.ratio = np.concatenate([self.ratio, np.zeros(count, np.float32)])
         self._holes = np.concatenate([self._holes, np.arange(old, old + count)])

@@ -1,6 +1,8 @@
-"""Which voxels a frame looked through."""
+"""What a frame sees: which voxels it looked through, and how well it saw the others."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import warp as wp
@@ -45,14 +47,39 @@ def see_through_margin_m(depth: np.ndarray, free_margin_m: float, depth_sigma_m:
     return np.maximum(free_margin_m, 2.0 * (depth_sigma_m[0] + depth_sigma_m[1] * depth))
 
 
+#: Up to this share of the margin behind a surface, a voxel is measured.
+MEASURED_SHARE = 0.5
+#: Behind a surface the weight falls to a third within this, metres: what a frame says there is a guess.
+_GUESSED_M = 0.5
+
+
+@dataclass(frozen=True)
+class View:
+    """Of the voxels of B blocks, (B, 512) each: weight, float32, of what the frame says there, 0 where it looks not;
+    seen: looked through, by more than `see_through_margin_m`; measured: not further behind the surface than half of
+    that, one standard deviation; unknown: in the image, but no depth is known in its pixel.
+    """
+
+    weight: np.ndarray
+    seen: np.ndarray
+    measured: np.ndarray
+    unknown: np.ndarray
+
+
 @wp.kernel
-def _see_through(
+def _look(
     corners: wp.array(dtype=wp.vec3),
     offsets: wp.array(dtype=wp.vec3),
-    limit: wp.array2d(dtype=wp.float32),
+    depth: wp.array2d(dtype=wp.float32),
+    margin: wp.array2d(dtype=wp.float32),
     focal: wp.vec2,
     centre: wp.vec2,
+    guessed: wp.float32,
+    measured_share: wp.float32,
+    weight: wp.array2d(dtype=wp.float32),
     seen: wp.array2d(dtype=wp.bool),
+    measured: wp.array2d(dtype=wp.bool),
+    unknown: wp.array2d(dtype=wp.bool),
 ):
     block, cell = wp.tid()
     point = corners[block] + offsets[cell]
@@ -61,11 +88,19 @@ def _see_through(
         # The nearest pixel, as PinholeCamera.pixel_index has it; a test holds the two equal.
         column = wp.int32(wp.floor(point[0] / z * focal[0] + centre[0] + 0.5))
         row = wp.int32(wp.floor(point[1] / z * focal[1] + centre[1] + 0.5))
-        if column >= 0 and column < limit.shape[1] and row >= 0 and row < limit.shape[0]:
-            seen[block, cell] = z < limit[row, column]
+        if column >= 0 and column < depth.shape[1] and row >= 0 and row < depth.shape[0]:
+            surface = depth[row, column]
+            behind = guessed  # where no surface is known
+            if surface > 0.0:
+                behind = wp.max(z - surface, 0.0)
+                seen[block, cell] = z < surface - margin[row, column]
+                measured[block, cell] = z <= surface + measured_share * margin[row, column]
+            else:
+                unknown[block, cell] = True
+            weight[block, cell] = wp.exp(-behind / guessed)
 
 
-def seen_through(
+def look(
     blocks: np.ndarray,
     depth: np.ndarray,
     camera: PinholeCamera,
@@ -73,9 +108,11 @@ def seen_through(
     resolution: float,
     margin_m: float,
     depth_sigma_m: tuple[float, float] = (0.0, 0.0),
-) -> np.ndarray:
-    """(B, 512) bool: voxels whose centre projects onto a valid pixel, in front of its depth by more than
-    `see_through_margin_m`.
+) -> View:
+    """How a frame sees the voxels' centres, each by the pixel that it projects to.
+
+    The weight is 1 up to the surface and falls behind it as exp(-b / 0.5 m) with the distance b along z. (Less weight
+    for what is far away, or near the image's border, changed no score.)
 
     blocks: (B, 3) world block coordinates; depth: (h, w) float32 metres, 0 invalid, seen by `camera`; depth_sigma_m:
     its standard deviation as (constant, factor of depth).
@@ -84,19 +121,23 @@ def seen_through(
     corners = world_to_camera.apply(blocks * (BLOCK * resolution)).astype(np.float32)
     turn = Pose(world_to_camera.rotation, np.zeros(3))
     offsets = turn.apply((BLOCK_OFFSETS + 0.5) * resolution).astype(np.float32)
-    limit = depth - see_through_margin_m(depth, margin_m, depth_sigma_m)
-    seen = wp.zeros((len(blocks), BLOCK**3), dtype=wp.bool, device="cpu")
+    shape = (len(blocks), BLOCK**3)
+    weight = wp.zeros(shape, dtype=wp.float32, device="cpu")
+    flags = [wp.zeros(shape, dtype=wp.bool, device="cpu") for _ in range(3)]
+    images = depth, see_through_margin_m(depth, margin_m, depth_sigma_m)
     wp.launch(
-        _see_through,
-        dim=seen.shape,
+        _look,
+        dim=shape,
         inputs=[
             wp.array(corners, dtype=wp.vec3, device="cpu"),
             wp.array(offsets, dtype=wp.vec3, device="cpu"),
-            wp.array(np.ascontiguousarray(limit, np.float32), dtype=wp.float32, device="cpu"),
+            *(wp.array(np.ascontiguousarray(image, np.float32), dtype=wp.float32, device="cpu") for image in images),
             wp.vec2(camera.fx, camera.fy),
             wp.vec2(camera.cx, camera.cy),
+            _GUESSED_M,
+            MEASURED_SHARE,
         ],
-        outputs=[seen],
+        outputs=[weight, *flags],
         device="cpu",
     )
-    return seen.numpy()
+    return View(weight.numpy(), *(flag.numpy() for flag in flags))

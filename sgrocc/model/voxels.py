@@ -12,6 +12,7 @@ import torch
 import warp as wp
 
 from sgrocc.labels import UNKNOWN
+from sgrocc.memory.voxels import BLOCK_OFFSETS
 from sgrocc.model.rotations import quaternion_to_matrix
 from sgrocc.splatting import BLOCK, SUPPORT_SIGMA
 from sgrocc.splatting.warp_kernel import launch_splat, launch_splat_adjoint
@@ -125,6 +126,12 @@ def known_voxels(
     occupancy = -torch.expm1(log_free[known])[:, None]
     classes = sums / sums.sum(dim=1, keepdim=True).clamp_min(_SMALLEST_SUM)
     return torch.cat([1 - occupancy, occupancy * classes], dim=1), truth
+
+
+def known_places(labels: torch.Tensor) -> np.ndarray:
+    """(V, 3) indices of the voxels of `known_voxels`, in its order."""
+    blocks, tiles = tiles_of(labels, labels)
+    return (blocks[:, None] * BLOCK + BLOCK_OFFSETS)[(tiles != UNKNOWN).cpu().numpy()]
 
 
 def tiles_of(labels: torch.Tensor, values: torch.Tensor) -> tuple[np.ndarray, torch.Tensor]:

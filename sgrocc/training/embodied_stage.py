@@ -15,11 +15,13 @@ from sgrocc.labels import UNKNOWN
 from sgrocc.memory.gaussian_memory import GaussianMemory
 from sgrocc.model.refinement import RefinementConfig
 from sgrocc.model.temporal_fusion import TemporalFusion
-from sgrocc.model.voxels import GaussianTensors, known_voxels
+from sgrocc.model.voxels import GaussianTensors, known_places, known_voxels
 from sgrocc.training.losses import LossWeights, voxel_losses
 from sgrocc.training.schedule import OptimiserConfig
 from sgrocc.training.sequences import Step, WholeScene
 from sgrocc.training.torch_expert import TorchFusion, learned_expert, load_expert
+
+_SMALLEST = 1e-6
 
 
 class EmbodiedStage(lightning.LightningModule):
@@ -28,7 +30,8 @@ class EmbodiedStage(lightning.LightningModule):
     at random, for the ablation); refinement: of its head; weights: of the losses; optimiser: with the multipliers of
     the second phase, as {expert: 0.1, expert.encoder: 0}.
 
-    A step is a frame. Nothing is learned through the memory: what it holds counts as given.
+    A step is a frame. Nothing is learned through the memory: what it holds counts as given. Raises ValueError for an
+    expert whose Gaussians the memory would splat in another way.
     """
 
     def __init__(
@@ -42,6 +45,11 @@ class EmbodiedStage(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.expert = load_expert(expert_from)
+        if self.expert.config.aggregation != memory_config().aggregation:
+            raise ValueError(
+                f"the expert's aggregation is {self.expert.config.aggregation} and the memory's "
+                f"{memory_config().aggregation}: choose an expert with the memory's"
+            )
         self.fusion = TemporalFusion(self.expert.config.channels, refinement, identity)
         self.frozen_epochs = frozen_epochs
         self.weights = weights or LossWeights()
@@ -83,40 +91,24 @@ class EmbodiedStage(lightning.LightningModule):
     def _losses(self, step: Step, expert_output) -> dict[str, torch.Tensor]:
         """{name: loss} of the frame alone and of the map, on the voxels that the frame has in view."""
         labels = torch.from_numpy(step.labels)
+        if (labels == UNKNOWN).all():
+            return {}
         rotation = torch.from_numpy(step.pose.rotation.astype(np.float32))
         translation = torch.from_numpy(step.pose.translation.astype(np.float32))
-        sets = {}
-        current = self._fuse.output
-        if current is not None and len(current.means):
-            sets["local"] = current, rotation, translation, labels
-            known = _without_looked_through(labels, self._memory)
-            in_grid = self._map_with(current, rotation, translation)
-            sets["global"] = in_grid, torch.eye(3), torch.zeros(3), known
-        if expert_output is not None:
-            sets["expert"] = expert_output.gaussians.of(0), rotation, translation, labels
         losses = {}
-        for name, (gaussians, turn, shift, truth) in sets.items():
-            if (truth != UNKNOWN).any():
-                p, of = known_voxels(gaussians, turn, shift, truth, VOXEL_M)
-                losses[name] = sum(voxel_losses(p, of, self.weights).values())
-        return losses
 
-    def _map_with(self, current: GaussianTensors, rotation: torch.Tensor, translation: torch.Tensor) -> GaussianTensors:
-        """All that the memory holds near the frame, in the grid: as it is, but with the gradient of what the frame's
-        Gaussians changed, which is their own times the update ratio (eq. 8).
-        """
-        held = self._memory.gaussians()
-        means = current.means @ rotation.T + translation
-        place, ratio = self._memory.written(means.detach().numpy())
-        there = torch.from_numpy(np.flatnonzero(place >= 0))
-        rows, ratio = torch.from_numpy(place)[there], torch.from_numpy(ratio)[there]
-        fields = {name: torch.from_numpy(array) for name, array in held.arrays().items()}
-        for name, tensor in (*current._asdict().items(), ("means", means)):
-            if name in ("means", "scales", "opacities", "logits"):
-                new = tensor[there]
-                change = ratio.reshape(-1, *[1] * (new.ndim - 1)) * (new - new.detach())
-                fields[name] = fields[name].index_add(0, rows, change)
-        return GaussianTensors(**fields)
+        def voxels(name: str, gaussians: GaussianTensors) -> tuple[torch.Tensor, torch.Tensor]:
+            p, truth = known_voxels(gaussians, rotation, translation, labels, VOXEL_M)
+            losses[name] = sum(voxel_losses(p, truth, self.weights).values())
+            return p, truth
+
+        if self._fuse.output is not None and len(self._fuse.output.means):
+            p, truth = voxels("local", self._fuse.output)
+            p = mixed(p, *(torch.from_numpy(a) for a in self._memory.voted((known_places(labels) + 0.5) * VOXEL_M)))
+            losses["global"] = sum(voxel_losses(p, truth, self.weights).values())
+        if expert_output is not None:
+            voxels("expert", expert_output.gaussians.of(0))
+        return losses
 
     def on_validation_epoch_start(self) -> None:
         self._result: EmbodiedResult | None = None
@@ -141,13 +133,10 @@ class EmbodiedStage(lightning.LightningModule):
         return self.optimiser.build(self, int(self.trainer.estimated_stepping_batches))
 
 
-def _without_looked_through(labels: torch.Tensor, memory: GaussianMemory) -> torch.Tensor:
-    """The labels without the voxels that the memory holds free because frames looked through them: no Gaussian has a
-    say there.
+def mixed(p: torch.Tensor, occupancy: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """(V, 12) probabilities of the map's voxels: occupied as the map has it, `occupancy` (V,), with the gradient of the
+    frame's own p times its `share` (V,) in the mean; of the classes that the frame gives them.
     """
-    known = torch.nonzero(labels != UNKNOWN).numpy()
-    evidence = memory.recall((known + 0.5) * VOXEL_M).evidence
-    result = labels.clone()
-    gone = known[evidence < 0]
-    result[tuple(torch.from_numpy(gone.T))] = UNKNOWN
-    return result
+    occupied = 1 - p[:, :1]
+    in_map = (occupancy[:, None] + share[:, None] * (occupied - occupied.detach())).clamp(0.0, 1.0)
+    return torch.cat([1 - in_map, in_map * p[:, 1:] / occupied.clamp_min(_SMALLEST)], dim=1)

@@ -40,7 +40,10 @@ class SequenceConfig:
             raise ValueError(f"the share of scenes with a depth sensor is {self.sensor:g}: give a number from 0 to 1")
         a = self.augmentation
         if a.flip or a.max_zoom != 1 or a.stretch:
-            raise ValueError("the frames of a scene cannot be mirrored, cropped or stretched: set flip, stretch to 0")
+            raise ValueError(
+                "the frames of a scene cannot be mirrored, cropped or stretched: set flip, stretch to 0 and max_zoom "
+                "to 1"
+            )
 
 
 class Step:
