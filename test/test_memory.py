@@ -14,6 +14,7 @@ from sgrocc.memory.gaussian_memory import GaussianMemory, MemoryConfig, merge_pe
 from sgrocc.memory.visibility import frustum_blocks, look
 from sgrocc.memory.voxels import BLOCK_OFFSETS, VoxelBlocks, VoxelMap, VoxelUpdate, unique_rows
 from sgrocc.splatting import BLOCK, splat_blocks
+from sgrocc.synthrooms.sensor import sensor_depth
 
 WALL = ((2.0, -9, -9), (3, 9, 9))
 BOX = ((1.2, -0.2, -0.3), (1.5, 0.2, 0.3))
@@ -294,7 +295,7 @@ def test_see_throughs_are_those_of_the_definition(seed, sigma_m):
     for wanted, mask in (
         (expected, view.seen),
         (voxels[measured], view.measured),
-        (voxels[inside & (z > 0) & (surface == 0) & (z < depth.max())], view.unknown & (view.weight > 0)),
+        (voxels[inside & (z > 0) & (z < depth.max())], view.weight > 0),
     ):
         wanted, found = ({tuple(v) for v in voxels} for voxels in (wanted, in_blocks[mask]))
         # Blocks reach a little further than the furthest depth.
@@ -490,19 +491,21 @@ def test_the_voxels_are_the_mean_of_what_frames_said_and_their_classes_those_of_
             chosen = (frame.gaussians.means[:, 2] > depth_m + 0.12) == hidden
             merged.append(merge_per_voxel(ours.select(chosen), 0.08))
         p = splat_blocks(Gaussians.joined(merged[0][0], merged[1][0]), blocks, 0.08)[0].ravel().astype(np.float64)
-        hits = dict(zip(map(tuple, merged[0][1].tolist()), merged[0][0].opacities, strict=True))
+        near = pose.inverse().apply(merged[0][0].means)[:, 2] <= depth_m + 0.06
+        hits = dict(zip(map(tuple, merged[0][1][near].tolist()), merged[0][0].opacities[near], strict=True))
         own = np.array([hits.get(tuple(v), 0.0) for v in voxels.tolist()])
         pixels, z = CAMERA.project(pose.inverse().apply((voxels + 0.5) * 0.08))
         inside = CAMERA.pixel_index(pixels)[2] & (z > 0) & (z < depth_m + 2.5)
         now = inside & (z <= depth_m + 0.06)
         p = np.where((z < depth_m - 0.12) & (own == 0), 0, np.maximum(p, own))
-        w = np.exp(-np.maximum(z - depth_m, 0) / 0.5) * (inside & (now | ~measured))
+        now |= inside & (own > 0)
+        w = np.exp(-np.maximum(z - depth_m, 0) / 0.5) * (inside & (now | (~measured & (p > 0.02))))
         share = np.divide(w, weight + w, out=np.zeros_like(w), where=w > 0)
         mean += share * (p - mean)
         weight = np.where(w > 0, np.minimum(weight + w, np.where(now, 1.0, 0.25)), weight)
         measured |= now
     index = {tuple(v): row for row, v in enumerate(voxels.tolist())}
-    threshold = np.where(measured, 0.5, 0.1)
+    threshold = np.where(measured, 0.5, 0.05)
     expected = np.where(mean >= threshold, 0.5 + 0.5 * (mean - threshold) / (1 - threshold), 0.5 * mean / threshold)
     known = memory.snapshot()
     rows = np.array([index[tuple(v)] for v in known.indices.tolist()])
@@ -518,3 +521,132 @@ def test_the_voxels_are_the_mean_of_what_frames_said_and_their_classes_those_of_
     scores = scores.reshape(len(voxels), -1)[rows]
     reached = occupied & (scores > 0).any(axis=1)
     assert reached.sum() > 20 and (known.labels == 1 + scores.argmax(axis=1))[reached].mean() > 0.97
+
+
+# -- what does not stay, and what does: a camera at 10 Hz --------------------------------------------------------------
+
+RATE_HZ = 10
+
+
+def sensed(boxes, pose, rng) -> Prediction:
+    """A frame of boxes, with the faults of a depth sensor."""
+    return prediction_of(sensor_depth(depth_of_boxes(boxes, CAMERA, pose), rng, CAMERA))
+
+
+def occupied_in(memory: GaussianMemory, low, high) -> np.ndarray:
+    """(M, 3) centres of the occupied voxels with their centre in a box, metres."""
+    known = memory.snapshot()
+    centres = (known.indices[(known.labels != FREE) & (known.labels != UNKNOWN)] + 0.5) * memory.config.resolution
+    return centres[((centres > low) & (centres < high)).all(axis=1)]
+
+
+@pytest.mark.parametrize("distance_m", [0.8, 1.5, 2.5, 3.3])
+def test_the_voxels_of_a_removed_object_are_free_within_a_second(distance_m):
+    rng = np.random.default_rng(0)
+    memory = GaussianMemory()
+    box = ((distance_m, -0.2, -0.3), (distance_m + 0.3, 0.2, 0.3))
+    wall = ((3.8, -9, -9), (5, 9, 9))
+    pose = pose_at(0, 0, 0)
+    for _ in range(60):  # it stood there for long
+        memory.fuse(sensed([wall, box], pose, rng), pose)
+    around = (distance_m - 0.2, -0.3, -0.4), (distance_m + 0.3, 0.3, 0.4)
+    assert len(occupied_in(memory, *around)) > 20
+    for _ in range(RATE_HZ):
+        memory.fuse(sensed([wall], pose, rng), pose)
+    assert not len(occupied_in(memory, *around))
+    assert label_at(memory, (distance_m + 0.04, 0, 0)) == FREE
+
+
+def test_a_walking_figure_leaves_no_voxel_two_seconds_after_it_was_seen_through():
+    rng = np.random.default_rng(1)
+    memory = GaussianMemory()
+    wall, pose = ((3.8, -9, -9), (5, 9, 9)), pose_at(0, 0, 0)
+    for _ in range(10):
+        memory.fuse(sensed([wall], pose, rng), pose)
+    seen_there = 0
+    for step in range(30):  # 1 m/s, then it stands for a second, and walks on
+        y = -1.5 + 0.1 * min(step, 15) + 0.1 * max(0, step - 25)
+        figure = ((2.0, y - 0.2, -0.7), (2.4, y + 0.2, 0.7))
+        memory.fuse(sensed([wall, figure], pose, rng), pose)
+        seen_there = max(seen_there, len(occupied_in(memory, (1.7, -3, -2), (2.5, 3, 2))))
+    assert seen_there > 50, "it never was on the map"
+    for _ in range(2 * RATE_HZ):
+        memory.fuse(sensed([wall], pose, rng), pose)
+    assert not len(occupied_in(memory, (1.5, -3, -2), (3.4, 3, 2)))
+    assert label_at(memory, (3.84, 0, 0)) == GENERIC
+
+
+def test_a_wall_that_something_stood_before_for_a_minute_is_still_there():
+    rng = np.random.default_rng(2)
+    memory = GaussianMemory()
+    wall, pose = ((3.0, -9, -9), (4, 9, 9)), pose_at(0, 0, 0)
+    for _ in range(5):
+        memory.fuse(sensed([wall], pose, rng), pose)
+    behind = (2.9, -0.5, -0.5), (3.2, 0.5, 0.5)
+    before = len(occupied_in(memory, *behind))
+    assert before > 100
+    box = ((1.2, -0.8, -0.8), (1.5, 0.8, 0.8))
+    for _ in range(60 * RATE_HZ):
+        memory.fuse(sensed([wall, box], pose, rng), pose)
+    assert len(occupied_in(memory, *behind)) >= 0.98 * before
+
+
+# -- bounds ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_lies_beyond_the_radius_is_forgotten_and_readers_forget_it_too():
+    memory, reader = GaussianMemory(MemoryConfig(radius_m=6.0)), VoxelMap()
+    whole = GaussianMemory()
+    blocks = []
+    for step in range(60):
+        pose = pose_at(0, 0.5 * step, 0)
+        frame = prediction_of(depth_of_boxes([((2.0, -99, -9), (3, 99, 9))], CAMERA, pose))
+        reader.apply(memory.fuse(frame, pose))
+        whole.fuse(frame, pose)
+        blocks.append(len(memory._voxels.used()))
+    ours, theirs = memory.snapshot(), reader.known()
+    for a, b in zip(vars(ours).values(), vars(theirs).values(), strict=True):
+        order, other = (np.lexsort(update.indices.T) for update in (ours, theirs))
+        np.testing.assert_array_equal(a[order], b[other])
+    centres = (ours.indices + 0.5) * 0.08
+    assert np.linalg.norm(centres - [0, 0.5 * 59, 0], axis=1).max() < 6.0 + 0.64 * 2
+    # Flat, in blocks and in what they take, where the whole map grows.
+    assert max(blocks[30:]) <= 1.1 * max(blocks[15:30]) < 0.6 * len(whole._voxels.used())
+    assert len(memory._voxels.layer("label")) // 512 <= max(blocks) + 60
+    # What is near is as if nothing had been forgotten.
+    near = {tuple(v): label for v, label in zip(ours.indices.tolist(), ours.labels, strict=True)}
+    all_of = whole.snapshot()
+    close = np.linalg.norm((all_of.indices + 0.5) * 0.08 - [0, 0.5 * 59, 0], axis=1) < 4.0
+    for voxel, label in zip(all_of.indices[close].tolist(), all_of.labels[close], strict=True):
+        assert near[tuple(voxel)] == label
+
+
+def test_movable_things_fade_when_nobody_looks_and_walls_never():
+    memory = GaussianMemory(MemoryConfig(decay_frames=30))
+    reader = VoxelMap()
+    frame = seen(2.04, ahead(2.04))
+    both = Gaussians.joined(frame.gaussians, gaussians_at((1.0, -0.04, 2.04), label=3))
+    for _ in range(3):
+        reader.apply(memory.fuse(replace(frame, gaussians=both), pose_at(0, 0, 0)))
+    assert label_ahead(memory, 2.04) == CHAIR
+    wall = np.floor(np.array([2.04, -1.0, 0.04]) / 0.08).astype(int)
+    away = pose_at(0, 30, 0)
+    for _ in range(24):
+        reader.apply(memory.fuse(seen(2.04), away))
+    assert label_ahead(memory, 2.04) == CHAIR, "not yet"
+    for _ in range(12):
+        reader.apply(memory.fuse(seen(2.04), away))
+    assert label_ahead(memory, 2.04) == UNKNOWN
+    known = reader.known()
+    labels = {tuple(v): label for v, label in zip(known.indices.tolist(), known.labels, strict=True)}
+    assert labels[tuple(wall)] == 3 and CHAIR not in set(labels.values())
+    assert len(memory) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [({"radius_m": 3.0}, "radius_m 3.0 must be greater than max_depth_m"), ({"decay_frames": -1}, "decay_frames")],
+)
+def test_bounds_without_sense_are_refused(setting, words):
+    with pytest.raises(ValueError, match=words):
+        MemoryConfig(**setting)

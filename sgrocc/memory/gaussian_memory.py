@@ -10,7 +10,7 @@ import numpy as np
 from sgrocc.experts import Prediction
 from sgrocc.gaussians import MAX_SCALE_M, MIN_SCALE_M, Gaussians
 from sgrocc.geometry import PinholeCamera, Pose
-from sgrocc.labels import FREE, NUM_CLASSES, UNKNOWN, most_likely_class
+from sgrocc.labels import FREE, NUM_CLASSES, STRUCTURAL, UNKNOWN, most_likely_class
 from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, semantic_confidence
 from sgrocc.memory.pool import GaussianPool
 from sgrocc.memory.recall import RAY_STEPS, History
@@ -28,8 +28,15 @@ _WIDEST = 0.75
 #: A voxel keeps its Gaussian while its occupancy has at least this share of its threshold.
 _KEPT = 0.5
 
+#: A guess is an occupancy above this.
+_LEAST_GUESS = 0.02
+
 #: Bound of the weight of guesses: one look outweighs them, however often they were made.
 _MAX_GUESSED_WEIGHT = 0.25
+
+
+#: The layers of voxels that `GaussianMemory.state` holds.
+_KEPT_LAYERS = ("occupancy", "weight", "measured", "seen_through", "best_class", "label", "probability")
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,15 @@ class MemoryConfig:
     long a vanished thing stays, and how long a new one takes to appear.
     temperature, lowest and highest confidence: eq. 7. frozen_below: update ratios under this leave a Gaussian
     untouched. aggregation: decoupled or additive. max_inferred_m: how far behind the surface in its pixel a Gaussian is
-    believed.
+    believed. radius_m: what lies further from the camera is forgotten, block by block (0: nothing). decay_frames: when
+    so many frames have not looked at a block, its things that can be moved are forgotten (0: never); walls, windows,
+    floors and ceilings stay.
     Raises ValueError for values that make no sense.
     """
 
     resolution: float = 0.08
     occupied_threshold: float = 0.5
-    guessed_threshold: float = 0.1
+    guessed_threshold: float = 0.05
     free_margin_m: float = 0.12
     min_depth_m: float = 0.3
     max_depth_m: float = 4.0
@@ -63,6 +72,8 @@ class MemoryConfig:
     frozen_below: float = 0.05
     aggregation: str = "decoupled"
     max_inferred_m: float = 2.5
+    radius_m: float = 0.0
+    decay_frames: int = 0
 
     def __post_init__(self) -> None:
         for name in (
@@ -83,6 +94,12 @@ class MemoryConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must lie between 0 and 1")
         if self.min_depth_m >= self.max_depth_m:
             raise ValueError(f"min_depth_m {self.min_depth_m} must be less than max_depth_m {self.max_depth_m}")
+        if self.radius_m != 0 and self.radius_m <= self.max_depth_m:
+            raise ValueError(
+                f"radius_m {self.radius_m} must be greater than max_depth_m {self.max_depth_m}, or 0 to forget nothing"
+            )
+        if self.decay_frames < 0:
+            raise ValueError(f"decay_frames is {self.decay_frames}: it must not be negative")
         if not 0 <= self.lowest_confidence < self.highest_confidence <= 1:
             raise ValueError("lowest_confidence must be less than highest_confidence, both between 0 and 1")
 
@@ -130,6 +147,8 @@ class GaussianMemory:
             probability=(np.float32, 0.0),
         )
         self._voted = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        self._looked = np.zeros(0, np.int64)  # by slot: the last frame that looked at the block
+        self._pruned_at: np.ndarray | None = None
         self.frames = 0
         self.statistics: FuseStatistics | None = None
 
@@ -138,6 +157,8 @@ class GaussianMemory:
         self._pool.clear()
         self._voxels.clear()
         self._voted = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        self._looked = np.zeros(0, np.int64)
+        self._pruned_at = None
         self.frames = 0
         self.statistics = None
 
@@ -208,6 +229,41 @@ class GaussianMemory:
     def snapshot(self) -> VoxelUpdate:
         """All known voxels, for a reader that joins late."""
         return self._update_of(np.flatnonzero(self._voxels.layer("label") != UNKNOWN))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that a memory of the same settings needs to go on from here: see `restore`."""
+        slots, alive = self._voxels.used(), self._pool.alive()
+        addresses = self._voxels.addresses(slots).ravel()
+        place = np.full(len(self._voxels.coordinates), -1, np.int64)
+        place[slots] = np.arange(len(slots))
+        home = self._pool.address[alive]
+        return {
+            "frames": np.array([self.frames], np.int64),
+            "blocks": self._voxels.coordinates[slots],
+            "looked": self._looked[slots],
+            **{f"voxel_{name}": self._voxels.layer(name)[addresses] for name in _KEPT_LAYERS},
+            **{f"gaussian_{name}": array[alive] for name, array in self._pool.arrays.items()},
+            "gaussian_home": place[home // BLOCK**3] * BLOCK**3 + home % BLOCK**3,
+            "gaussian_last_seen": self._pool.last_seen[alive],
+            "gaussian_guess": self._pool.guess[alive],
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take over what `state` gave. Raises ValueError, with the map unchanged, for arrays that do not fit each
+        other."""
+        _check_state(state)
+        self.clear()
+        self.frames = int(state["frames"][0])
+        slots = self._voxels.slots(state["blocks"], create=True)
+        self._looked = state["looked"].copy()
+        for name in _KEPT_LAYERS:
+            self._voxels.layer(name)[:] = state[f"voxel_{name}"]
+        arrays = {name: state[f"gaussian_{name}"] for name in self._pool.arrays}
+        self._pool.clear(arrays["features"].shape[1])
+        home = self._voxels.addresses(slots).ravel()[state["gaussian_home"]]
+        index = self._pool.insert(Gaussians(**arrays), home, self.frames)
+        self._pool.last_seen[index], self._pool.guess[index] = state["gaussian_last_seen"], state["gaussian_guess"]
+        self._voxels.layer("gaussian")[home] = index
 
     def fuse(self, prediction: Prediction, camera_to_world: Pose) -> VoxelUpdate:
         """Fuse one frame and return the voxels that changed.
@@ -282,8 +338,12 @@ class GaussianMemory:
         )
         slots = self._splat(touched)
         self._name(seen, said)
-        changed = self._relabel(np.concatenate([self._voxels.addresses(slots).ravel(), seen]))
-        return self._update_of(changed)
+        self._note_looks(seen)
+        faded = self._fade()
+        changed = self._relabel(np.concatenate([self._voxels.addresses(slots).ravel(), seen, faded]))
+        far = self._beyond(camera_to_world.translation)
+        update = self._update_of(changed[~np.isin(changed // BLOCK**3, far)])
+        return update.joined(self._forget_blocks(far))
 
     # -- the steps of fuse ---------------------------------------------------------------------------------------
 
@@ -355,8 +415,8 @@ class GaussianMemory:
         """Bring the occupancy of the voxels in view up to date with a frame's Gaussians; returns their addresses.
 
         surfaces: the Gaussians that are no guesses, one per voxel, and those voxels' addresses. Where one of them lies
-        at the depth in its pixel, its voxel was measured, wherever the centre lies, and is occupied at least as that
-        Gaussian's opacity says, as it may be too small to reach the centre. Of all others, what was looked through is
+        at the depth in its pixel, its voxel was measured, if its centre is in the image, and is occupied at least as
+        that Gaussian's opacity says, as it may be too small to reach the centre. Of all others, what was looked through is
         free, whatever reaches over from a surface.
         """
         config, voxels = self.config, self._voxels
@@ -375,34 +435,23 @@ class GaussianMemory:
         )
         occupancy = occupancy.reshape(len(slots), -1)
         weight, seen, measured = view.weight[some], view.seen[some], view.measured[some]
-        # Of what no depth was measured before, a frame that has no Gaussian there says nothing.
-        weight = np.where(view.unknown[some] & (occupancy <= 0), 0, weight)
 
         z, surface, _ = _surface_at(surfaces[0].means, depth, camera, camera_to_world)
         margin_m = see_through_margin_m(surface, config.free_margin_m, depth_sigma_m)
         hits = np.flatnonzero((surface > 0) & (z <= surface + MEASURED_SHARE * margin_m))
         hit, opacities = surfaces[1][hits], surfaces[0].opacities[hits]
-        own_layer = voxels.layer("hit")
+        own_layer, at = voxels.layer("hit"), voxels.addresses(slots)
         own_layer[hit] = opacities
-        at = voxels.addresses(slots)
         own = own_layer[at]
+        own_layer[hit] = 0
         measured |= own > 0
+        # Where it does not look, a frame that has nothing to say says nothing: not that there is nothing.
+        weight = np.where(measured | (occupancy > _LEAST_GUESS), weight, 0)
         chosen = (weight > 0) & (measured | ~voxels.layer("measured")[at])
         address, weight, seen, measured, own = (array[chosen] for array in (at, weight, seen, measured, own))
         splatted = occupancy[chosen]
         seen &= own == 0
         found = np.where(seen, np.float32(0), np.maximum(splatted, own))
-        # Voxels that were hit but have their centre outside the image, or before a pixel without depth.
-        own_layer[address] = 0
-        beside = own_layer[hit] > 0
-        own_layer[hit] = 0
-        count = int(beside.sum())
-        address = np.concatenate([address, hit[beside]])
-        weight = np.concatenate([weight, np.ones(count, np.float32)])
-        seen = np.concatenate([seen, np.zeros(count, bool)])
-        measured = np.concatenate([measured, np.ones(count, bool)])
-        splatted = np.concatenate([splatted, np.zeros(count, np.float32)])
-        found = np.concatenate([found, opacities[beside]])
         total = voxels.layer("weight")[address] + weight
         # However much stands against it, a frame that measures has its say: a vanished thing goes as fast far away.
         share = np.maximum(weight / total, np.where(measured, np.float32(1 / (1 + config.max_frames)), 0))
@@ -531,6 +580,54 @@ class GaussianMemory:
         row = np.searchsorted(slots, addresses[nameless] // BLOCK**3) * BLOCK**3 + addresses[nameless] % BLOCK**3
         layer("best_class")[addresses[nameless]] = most_likely_class(scores[row])
 
+    def _note_looks(self, addresses: np.ndarray) -> None:
+        top = len(self._voxels.coordinates)
+        if top > len(self._looked):
+            self._looked = np.concatenate([self._looked, np.full(2 * top - len(self._looked), self.frames, np.int64)])
+        self._looked[np.unique(addresses // BLOCK**3)] = self.frames
+
+    def _fade(self) -> np.ndarray:
+        """Forget movable things in blocks that nobody has looked at for `decay_frames`; returns their addresses."""
+        config = self.config
+        # Now and then: it asks all blocks.
+        if not config.decay_frames or self.frames % max(1, config.decay_frames // 10):
+            return np.zeros(0, np.int64)
+        slots = self._voxels.used()
+        old = slots[self._looked[slots] <= self.frames - config.decay_frames]
+        addresses = self._voxels.addresses(old).ravel()
+        label = self._voxels.layer("label")[addresses]
+        gone = addresses[(label != FREE) & (label != UNKNOWN) & ~np.isin(label, STRUCTURAL)]
+        self._forget(gone)
+        self._looked[old] = self.frames  # asked again after as long
+        return gone
+
+    def _beyond(self, camera_position: np.ndarray) -> np.ndarray:
+        """Slots of the blocks beyond `radius_m`; asked again when the camera has moved by a block."""
+        edge_m = BLOCK * self.config.resolution
+        moved = self._pruned_at is None or np.linalg.norm(camera_position - self._pruned_at) >= edge_m
+        if not self.config.radius_m or not moved:
+            return np.zeros(0, np.int64)
+        self._pruned_at = np.array(camera_position)
+        slots = self._voxels.used()
+        centres = (self._voxels.coordinates[slots] + 0.5) * edge_m
+        return slots[np.linalg.norm(centres - camera_position, axis=1) > self.config.radius_m]
+
+    def _forget_blocks(self, slots: np.ndarray) -> VoxelUpdate:
+        """Remove blocks; the update says that their voxels are unknown."""
+        addresses = self._voxels.addresses(slots).ravel()
+        known = addresses[self._voxels.layer("label")[addresses] != UNKNOWN]
+        voxels = self._voxels.voxels(known)
+        self._forget(addresses)
+        self._voxels.remove(slots)
+        return VoxelUpdate(voxels, np.full(len(known), UNKNOWN, np.uint8), np.zeros(len(known), np.float32))
+
+    def _forget(self, addresses: np.ndarray) -> None:
+        """As if nobody had ever looked there."""
+        held = self._voxels.layer("gaussian")[addresses]
+        self._remove(held[held >= 0].astype(np.int64))
+        for layer in ("occupancy", "weight", "measured", "seen_through", "best_class"):
+            self._voxels.layer(layer)[addresses] = 0
+
     def _relabel(self, addresses: np.ndarray) -> np.ndarray:
         """Bring label and probability up to date; returns the addresses where either changed."""
         layer = self._voxels.layer
@@ -564,6 +661,39 @@ class GaussianMemory:
 def _usable(gaussians: Gaussians) -> np.ndarray:
     """(N,) bool: finite, as they should be, and within a kilometre of the camera."""
     return gaussians.finite() & (np.abs(gaussians.means) < 1e3).all(axis=1)
+
+
+def _check_state(state: dict[str, np.ndarray]) -> None:
+    fresh = GaussianMemory().state()
+    missing = sorted(fresh.keys() - state.keys())
+    if missing:
+        raise ValueError(f"the map lacks {', '.join(missing)}: it was not written by this software")
+    blocks, count = len(state["blocks"]), len(state["gaussian_home"])
+    for name, like in fresh.items():
+        array = state[name]
+        rows = 1 if name == "frames" else count if name.startswith("gaussian_") else blocks
+        rows *= BLOCK**3 if name.startswith("voxel_") else 1
+        tail = array.shape[1:] if name == "gaussian_features" and array.ndim == 2 else like.shape[1:]
+        if array.dtype != like.dtype or array.shape != (rows, *tail):
+            raise ValueError(f"the map's {name} is {array.dtype} {array.shape}, not {like.dtype} {(rows, *tail)}")
+    gaussians = Gaussians(
+        **{n.removeprefix("gaussian_"): state[n] for n in fresh if n[9:] in Gaussians.empty().arrays()}
+    )
+    home = state["gaussian_home"]
+    known = np.isin(state["voxel_label"], [*range(NUM_CLASSES + 1), UNKNOWN]) & (
+        state["voxel_best_class"] <= NUM_CLASSES
+    )
+    in_range = all(
+        ((0 <= state[f"voxel_{n}"]) & (state[f"voxel_{n}"] <= 1)).all() for n in ("occupancy", "probability")
+    )
+    if (
+        not gaussians.finite().all()
+        or not ((home >= 0) & (home < blocks * BLOCK**3)).all()
+        or len(np.unique(home)) != count
+        or len(np.unique(state["blocks"], axis=0)) != blocks
+        or not (known.all() and in_range and (state["voxel_weight"] >= 0).all())
+    ):
+        raise ValueError("the map holds values that no map has: it was damaged before it was written")
 
 
 def _surface_at(

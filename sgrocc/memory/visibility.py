@@ -57,13 +57,12 @@ _GUESSED_M = 0.5
 class View:
     """Of the voxels of B blocks, (B, 512) each: weight, float32, of what the frame says there, 0 where it looks not;
     seen: looked through, by more than `see_through_margin_m`; measured: not further behind the surface than half of
-    that, one standard deviation; unknown: in the image, but no depth is known in its pixel.
+    that, one standard deviation.
     """
 
     weight: np.ndarray
     seen: np.ndarray
     measured: np.ndarray
-    unknown: np.ndarray
 
 
 @wp.kernel
@@ -79,7 +78,6 @@ def _look(
     weight: wp.array2d(dtype=wp.float32),
     seen: wp.array2d(dtype=wp.bool),
     measured: wp.array2d(dtype=wp.bool),
-    unknown: wp.array2d(dtype=wp.bool),
 ):
     block, cell = wp.tid()
     point = corners[block] + offsets[cell]
@@ -95,8 +93,6 @@ def _look(
                 behind = wp.max(z - surface, 0.0)
                 seen[block, cell] = z < surface - margin[row, column]
                 measured[block, cell] = z <= surface + measured_share * margin[row, column]
-            else:
-                unknown[block, cell] = True
             weight[block, cell] = wp.exp(-behind / guessed)
 
 
@@ -123,7 +119,7 @@ def look(
     offsets = turn.apply((BLOCK_OFFSETS + 0.5) * resolution).astype(np.float32)
     shape = (len(blocks), BLOCK**3)
     weight = wp.zeros(shape, dtype=wp.float32, device="cpu")
-    flags = [wp.zeros(shape, dtype=wp.bool, device="cpu") for _ in range(3)]
+    flags = [wp.zeros(shape, dtype=wp.bool, device="cpu") for _ in range(2)]
     images = depth, see_through_margin_m(depth, margin_m, depth_sigma_m)
     wp.launch(
         _look,

@@ -29,6 +29,14 @@ class VoxelUpdate:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def joined(self, later: VoxelUpdate) -> VoxelUpdate:
+        """This and a later one, whose voxels are others."""
+        if not len(later):
+            return self
+        return VoxelUpdate(
+            *(np.concatenate(pair) for pair in zip(vars(self).values(), vars(later).values(), strict=True))
+        )
+
 
 class VoxelBlocks:
     """Named layers of values per voxel, stored block by block in the order in which the blocks were first used.
@@ -44,6 +52,8 @@ class VoxelBlocks:
     def clear(self) -> None:
         """Forget all blocks."""
         self._slots: dict[tuple[int, int, int], int] = {}
+        self._top = 0  # slots from here on were never used
+        self._holes: list[int] = []
         self._coordinates = np.zeros((0, 3), np.int32)
         self._layers = {name: np.zeros(0, dtype) for name, (dtype, _) in self._spec.items()}
 
@@ -52,12 +62,25 @@ class VoxelBlocks:
 
     @property
     def coordinates(self) -> np.ndarray:
-        """(B, 3) int32 block coordinates by slot."""
-        return self._coordinates[: len(self)]
+        """(B, 3) int32 block coordinates by slot, those of removed blocks included until their slot is used again."""
+        return self._coordinates[: self._top]
 
     def layer(self, name: str) -> np.ndarray:
-        """The (B * 512,) values of a layer; a view, valid until a block is added."""
-        return self._layers[name][: len(self) * BLOCK_VOXELS]
+        """The (B * 512,) values of a layer, by slot; a view, valid until a block is added."""
+        return self._layers[name][: self._top * BLOCK_VOXELS]
+
+    def used(self) -> np.ndarray:
+        """(B,) int64 slots in use, ascending."""
+        return np.array(sorted(self._slots.values()), np.int64)
+
+    def remove(self, slots: np.ndarray) -> None:
+        """Forget blocks; their slots are used again."""
+        for slot in slots.tolist():
+            del self._slots[tuple(self._coordinates[slot].tolist())]
+            self._holes.append(slot)
+        addresses = self.addresses(slots)
+        for name, (_, fill) in self._spec.items():
+            self._layers[name][addresses] = fill
 
     def slots(self, blocks: np.ndarray, create: bool = False) -> np.ndarray:
         """(B,) int64 slots of (B, 3) block coordinates; absent blocks are added, or are -1."""
@@ -65,8 +88,9 @@ class VoxelBlocks:
         for row, key in enumerate(map(tuple, np.asarray(blocks).tolist())):
             slot = self._slots.get(key, -1)
             if slot < 0 and create:
-                slot = self._slots[key] = len(self._slots)
-                self._reserve(slot + 1)
+                slot = self._slots[key] = self._holes.pop() if self._holes else self._top
+                self._top = max(self._top, slot + 1)
+                self._reserve(self._top)
                 self._coordinates[slot] = key
             found[row] = slot
         return found
