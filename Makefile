@@ -22,7 +22,7 @@ help:
 	@echo "make synthrooms OUT=path  generate the SynthRooms benchmark: 200 scenes to train, 20 to tune, 40 to test"
 	@echo "make train DATA=path      train the compact model on SynthRooms, both stages; begun again, it goes on"
 	@echo "make test                 set up, lint and run all tests"
-	@echo "make soak                 run the pipeline for a long time and watch its memory and rate"
+	@echo "make soak                 play 10,000 frames through the nodes and watch memory and CPU time (SEQUENCE=folder)"
 	@echo "make lint                 lint only"
 	@echo "make clean                remove .venv and everything built"
 	@echo "PYTHON=python3.12 chooses the Python to set up with, SGROCC_VENV=folder the place of the environment."
@@ -49,7 +49,7 @@ train: python
 		$(VENV_PYTHON) -m sgrocc train --config config/train/compact_$$stage.yaml --data "$(DATA)" || exit; done
 
 soak: set-up
-	@$(VENV_PYTHON) -m sgrocc_ros.soak
+	@$(VENV_PYTHON) -m sgrocc_ros.soak $(if $(SEQUENCE),--sequence "$(SEQUENCE)")
 
 lint: python
 	@$(PYTHON) tools/set_up.py --test

@@ -157,6 +157,22 @@ TABLE: tuple[Parameter, ...] = (
         10.0,
     ),
     Parameter(
+        "memory.radius_m",
+        _MEMORY.radius_m,
+        MEMORY,
+        "what lies further from the camera is forgotten; more than max_depth_m, or 0: nothing",
+        0.0,
+        10_000.0,
+    ),
+    Parameter(
+        "memory.decay_frames",
+        _MEMORY.decay_frames,
+        MEMORY,
+        "movable things are forgotten where so many frames have not looked; 0: never",
+        0,
+        10_000_000,
+    ),
+    Parameter(
         "publish_rate_hz",
         30.0,
         PUBLISHER,

@@ -1,4 +1,4 @@
-"""Plays a recording round and round through the nodes for a long time and watches their memory, rate and drops."""
+"""Plays a recording round and round through the nodes, and watches their memory, their CPU time and what they drop."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -17,12 +18,15 @@ from sgrocc_ros.demo import SHIPPED_RECORDING, Listener, environment, play, runn
 from sgrocc_ros.evaluate_bag import add_expert_arguments, expert_overrides
 from sgrocc_ros.record_sequence import record_sequence
 
-#: After the first laps the process may still grow by this share: caches fill, the allocator settles.
+#: After the first laps the process may still grow by this share: caches fill, the allocator settles. The CPU time per
+#: frame of the last `WINDOW` frames may be more than that of the second `WINDOW` by as much.
 MAX_GROWTH = 0.10
+WINDOW = 1000
 
 
-def run(sequence_folder: Path, out: Path, duration_s: float, overrides: dict[str, object] | None = None) -> dict:
-    """Play laps until the time is over; returns {laps: [...], failures: [sentence]}. overrides: of the parameters.
+def run(sequence_folder: Path, out: Path, frames: int, overrides: dict[str, object] | None = None) -> dict:
+    """Play laps until so many frames were played; returns {laps: [...], failures: [sentence]}, and writes it with a
+    picture, `soak.png`. overrides: of the parameters.
 
     Each lap starts the recording's clock anew, as a bag in a loop does, and the map is kept.
     """
@@ -30,7 +34,8 @@ def run(sequence_folder: Path, out: Path, duration_s: float, overrides: dict[str
     os.environ.update(environment())
     out.mkdir(parents=True, exist_ok=True)
     bag = out / "recording"
-    record_sequence(PosedRgbdSequence(sequence_folder), bag, overwrite=bag.exists())
+    sequence = PosedRgbdSequence(sequence_folder)
+    record_sequence(sequence, bag, overwrite=bag.exists())
     laps: list[dict] = []
     table = Table("lap", "minutes", "received", "fused", "dropped", "Gaussians", "memory MB", "CPU ms/frame")
     listener = Listener(keep=False)
@@ -38,10 +43,11 @@ def run(sequence_folder: Path, out: Path, duration_s: float, overrides: dict[str
     try:
         with running_nodes(out / "nodes.log", {"use_sim_time": True, **overrides}) as processes:
             wait_for_map(listener, processes, out / "nodes.log")
-            while not laps or time.monotonic() - started < duration_s:
+            start_cpu_s = _cpu_s(processes[0].pid)
+            while len(laps) * len(sequence) < frames:
                 play(bag, 1.0, out / "published.json", overrides)
                 listener.settle()
-                laps.append(_measure(processes[0].pid, listener, time.monotonic() - started, laps))
+                laps.append(_measure(processes[0].pid, listener, time.monotonic() - started, laps, start_cpu_s))
                 lap = laps[-1]
                 dropped = ", ".join(f"{n} {reason}" for reason, n in lap["dropped"].items()) or "0"
                 table.add_row(
@@ -58,6 +64,7 @@ def run(sequence_folder: Path, out: Path, duration_s: float, overrides: dict[str
         listener.close()
     result = {"laps": laps, "failures": failures_of(laps)}
     (out / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
+    draw(laps, out / "soak.png")
     Console().print(table)
     return result
 
@@ -76,20 +83,61 @@ def failures_of(laps: list[dict]) -> list[str]:
     for quantity in ("memory_mb", "gaussians"):
         if last[quantity] > (1 + MAX_GROWTH) * settled[quantity]:
             failures.append(f"{quantity} grew from {settled[quantity]:.0f} after lap 2 to {last[quantity]:.0f}")
+    if last["fused"] >= 3 * WINDOW:
+        early, late = (
+            cpu_ms_between(laps, WINDOW, 2 * WINDOW),
+            cpu_ms_between(laps, last["fused"] - WINDOW, last["fused"]),
+        )
+        if late > (1 + MAX_GROWTH) * early:
+            failures.append(f"the CPU time per frame grew from {early:.1f} ms to {late:.1f} ms")
     return failures
 
 
-def _measure(pid: int, listener: Listener, elapsed_s: float, laps: list[dict]) -> dict:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+def cpu_ms_between(laps: list[dict], first: float, last: float) -> float:
+    """CPU milliseconds per fused frame from one count of fused frames to another, from the laps' sums."""
+    fused = [0, *(lap["fused"] for lap in laps)]
+    cpu_s = [0, *(lap["cpu_s"] - laps[0]["start_cpu_s"] for lap in laps)]
+    before, after = np.interp([first, last], fused, cpu_s)
+    return 1e3 * (after - before) / (last - first)
+
+
+def draw(laps: list[dict], path: Path) -> None:
+    """Gaussians, resident memory and CPU time per frame over the fused frames."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.2), constrained_layout=True)
+    frames = [lap["fused"] for lap in laps]
+    for axis, (key, title) in zip(
+        axes,
+        (("gaussians", "Gaussians"), ("memory_mb", "resident memory, MB"), ("cpu_ms_per_frame", "CPU per frame, ms")),
+        strict=True,
+    ):
+        axis.plot(frames, [lap[key] for lap in laps], marker="o", markersize=3)
+        axis.set(xlabel="fused frames", title=title, ylim=(0, None))
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=80)
+    pyplot.close(figure)
+
+
+def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    before = laps[-1] if laps else {"fused": 0, "cpu_s": 0.0}
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _measure(pid: int, listener: Listener, elapsed_s: float, laps: list[dict], start_cpu_s: float) -> dict:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    cpu_s = _cpu_s(pid)
+    before = laps[-1] if laps else {"fused": 0, "cpu_s": start_cpu_s}
     return {
         "minutes": elapsed_s / 60,
         **listener.frames,
         "gaussians": int(listener.details["map.gaussians"]),
         "memory_mb": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
         "cpu_s": cpu_s,
+        "start_cpu_s": start_cpu_s,
         "cpu_ms_per_frame": 1e3 * (cpu_s - before["cpu_s"]) / max(listener.frames["fused"] - before["fused"], 1),
     }
 
@@ -98,12 +146,12 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("--sequence", default=str(SHIPPED_RECORDING), help="folder of a posed RGB-D sequence")
     parser.add_argument("--out", default="out/soak", help="where the figures go")
-    parser.add_argument("--seconds", type=float, default=600.0, help="how long")
+    parser.add_argument("--frames", type=int, default=10_000, help="how many frames are played, at least")
     add_expert_arguments(parser)
     options = parser.parse_args(args)
     try:
         overrides = expert_overrides(options)
-        failures = run(Path(options.sequence), Path(options.out), options.seconds, overrides)["failures"]
+        failures = run(Path(options.sequence), Path(options.out), options.frames, overrides)["failures"]
     except (ValueError, OSError, RuntimeError) as error:
         failures = [str(error)]
     for failure in failures:

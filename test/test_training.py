@@ -448,3 +448,12 @@ def test_adapted_norms_have_the_statistics_of_the_recording(image_stage, tmp_pat
     half = any_expert(image_stage / "last.ckpt", 64, 48)
     adapt(half, sequence, 0.5, every=3, batch=2)
     torch.testing.assert_close(half.encoder.backbone.stem[1].running_mean, 0.5 * (before + seen), atol=1e-4, rtol=1e-4)
+
+
+def test_folded_batch_norms_cannot_be_adapted():
+    root = Path(__file__).parents[1]
+    expert = load_expert(root / "checkpoints" / "compact.pt")
+    before = {name: value.clone() for name, value in expert.state_dict().items()}
+    with pytest.raises(ValueError, match="batch norms were folded into its convolutions"):
+        adapt(expert, PosedRgbdSequence(root / "recordings" / "synth_test_0000"), 0.5)
+    assert all(torch.equal(value, before[name]) for name, value in expert.state_dict().items())

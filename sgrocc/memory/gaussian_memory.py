@@ -416,8 +416,8 @@ class GaussianMemory:
 
         surfaces: the Gaussians that are no guesses, one per voxel, and those voxels' addresses. Where one of them lies
         at the depth in its pixel, its voxel was measured, if its centre is in the image, and is occupied at least as
-        that Gaussian's opacity says, as it may be too small to reach the centre. Of all others, what was looked through is
-        free, whatever reaches over from a surface.
+        that Gaussian's opacity says, as it may be too small to reach the centre. Of all others, what was looked
+        through is free, whatever reaches over from a surface.
         """
         config, voxels = self.config, self._voxels
         self._voted = np.zeros(0, np.int64), np.zeros(0, np.float32)

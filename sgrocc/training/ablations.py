@@ -360,8 +360,10 @@ def trained(name: str, seed: int, encoder: Path, out: Path):
     from sgrocc.training.torch_expert import expert_config
 
     path = _file(out, name, seed)
-    if not path.is_file():
-        raise FileNotFoundError(f"the row {name} was not trained: run sgrocc ablate --rows {name} first")
+    if not path.is_file() or not path.with_suffix(".pt").is_file():
+        raise FileNotFoundError(
+            f"the row {name} was not trained in {out}: run sgrocc ablate --rows {name} first, into a folder of its own"
+        )
     expert = SpatialExpert(expert_config(json.loads(path.read_text())["config"]), imagenet=False)
     load_encoder(expert.encoder, encoder)
     expert.load_state_dict(torch.load(path.with_suffix(".pt"), weights_only=True), strict=False)

@@ -81,18 +81,25 @@ def adapt(expert: SpatialExpert, sequence: PosedRgbdSequence, share: float, ever
     """Move the statistics of the image backbone's batch norms towards a recording's (AdaBN, Li et al. 2017).
 
     share: 0 for no change, 1 for the recording's alone; every: how many frames apart those are that are looked at.
-    Raises ValueError for another share.
+    Raises ValueError for another share, and for an encoder whose batch norms were folded into its convolutions.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"the share of the recording's statistics is {share:g}: give a number from 0 to 1")
     config, encoder = expert.config, expert.encoder
+    norms = [m for m in encoder.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    # Of a network that was never trained the scales are one as well, but there is no shift.
+    scaled = any((norm.weight != norm.weight[0]).any() for norm in norms)
+    if not scaled and any(norm.bias.any() for norm in norms):
+        raise ValueError(
+            "the checkpoint's batch norms were folded into its convolutions, so that nothing is left to adapt: give "
+            "one of a training"
+        )
     images = [
         network_inputs(
             Frame(sequence.frame(i).image, sequence.camera), config.width, config.height, encoder.mean, encoder.std
         )["image"]
         for i in range(0, len(sequence), every)
     ]
-    norms = [m for m in encoder.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [(n.running_mean.clone(), n.running_var.clone(), n.momentum) for n in norms]
     for norm in norms:
         norm.reset_running_stats()
