@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from sgrocc.datasets.embodied_occscannet import EmbodiedOccScanNet  # noqa: E402
 from sgrocc.datasets.layout import write_frame, write_global, write_split, write_stream  # noqa: E402
 from sgrocc.evaluation.predictors import MemoryEmbodied, map_expert  # noqa: E402
+from sgrocc.evaluation.protocols import run_embodied  # noqa: E402
 from sgrocc.gaussians import Gaussians  # noqa: E402
 from sgrocc.geometry import Pose, VoxelGrid  # noqa: E402
 from sgrocc.labels import CHAIR, FLOOR, FREE, UNKNOWN, WALL  # noqa: E402
@@ -23,6 +24,7 @@ from sgrocc.training.data import Augmentation  # noqa: E402
 from sgrocc.training.embodied_stage import EmbodiedStage, mixed  # noqa: E402
 from sgrocc.training.schedule import OptimiserConfig  # noqa: E402
 from sgrocc.training.sequences import ScenesInOrder, SequenceConfig, SequenceData  # noqa: E402
+from sgrocc.training.torch_expert import learned_expert, load_expert  # noqa: E402
 
 FRAMES = 4
 
@@ -99,6 +101,10 @@ def test_in_the_first_phase_the_expert_stays_as_it_is_to_the_bit(world):
     assert trainer.global_step == 3 * FRAMES, "a step is a frame"
     assert {"fusion.fusion.history.weight", "fusion.fusion.current.weight", "fusion.refinement.head.weight"} <= changed
     assert not {name for name in changed if name.startswith("expert.")}
+    # Scored before the first step as well: as the expert without a fusion.
+    plain = MemoryEmbodied(map_expert(learned_expert(load_expert(world[1]))), "network")
+    counts = run_embodied(EmbodiedOccScanNet(world[0], "val"), plain).counts[100]["all"].scores()
+    assert stage.scores_before["val/sc_iou"] == counts["sc_iou"] and stage.scores_before["val/miou"] == counts["miou"]
     assert {"val/sc_iou", "val/miou", "val/miou_occluded", "train/global", "train/local"} <= set(
         trainer.callback_metrics
     )
@@ -141,7 +147,7 @@ def test_training_maps_a_scene_as_a_robot_does(world):
     running.start(scene)
     for frame in scene.frames:
         running.add(frame)
-    ours, theirs = stage._memory.gaussians(), running._memory.gaussians()
+    ours, theirs = stage._memories[steps[0].scene].gaussians(), running._memory.gaussians()
     assert len(ours) > 50
     for name, array in ours.arrays().items():
         np.testing.assert_array_equal(array, theirs.arrays()[name])
@@ -149,7 +155,7 @@ def test_training_maps_a_scene_as_a_robot_does(world):
 
 def test_the_map_has_its_own_values_and_the_gradient_of_the_frames_share(world):
     stage, steps = mapped_by_training(world)
-    step, memory = steps[-1], stage._memory
+    step, memory = steps[-1], stage._memories[steps[-1].scene]
     memory._fusion = None  # its graph cannot be copied
     memory = copy.deepcopy(memory)
     labels = torch.from_numpy(step.labels)
@@ -200,4 +206,31 @@ def test_every_process_takes_as_many_steps_through_scenes_of_its_own():
     first, second = (list(ScenesInOrder(lengths, [4, 0, 2, 1, 3], process, 2)) for process in range(2))
     assert len(first) == len(second) == len(ScenesInOrder(lengths, [4, 0, 2, 1, 3], 0, 2)) == 8
     assert first == [(4, n) for n in range(8)] and second == [(0, 0), (0, 1), (0, 2), *[(1, n) for n in range(5)]]
+    with pytest.raises(ValueError, match="1 scenes are too few for 2 processes"):
+        ScenesInOrder(lengths, [0], 0, 2)
+    # Two scenes in turn, then the next two; of the longer one the rest.
+    in_turn = list(ScenesInOrder(lengths, [0, 2, 3], together=2))
+    assert in_turn == [(0, 0), (2, 0), (0, 1), (2, 1), (0, 2), (3, 0), (3, 1), (3, 2), (3, 3)]
     assert list(ScenesInOrder(lengths, [2, 0])) == [(2, 0), (2, 1), (0, 0), (0, 1), (0, 2)]
+
+
+def test_scenes_mapped_in_turn_have_maps_of_their_own(world):
+    def maps(together: int) -> dict:
+        stage, _, _ = trained(world, epochs=1, frozen_epochs=1, sensor=0.0, scenes=1)
+        plain = Augmentation.none()
+        config = SequenceConfig(str(world[0]), workers=0, sensor=0.0, together=together, augmentation=plain)
+        data = SequenceData(config)
+        data.setup()
+        stage.log = stage.log_dict = lambda *_, **__: None
+        stage._trainer = type("Trainer", (), {"current_epoch": 0})()
+        found = {}
+        for index, step in enumerate(data.train_dataloader()):
+            stage.training_step(step, index)
+            found[step.scene] = stage._memories[step.scene].snapshot()
+            assert len(stage._memories) <= together
+        return found
+
+    one_by_one, in_turn = maps(1), maps(3)
+    assert len(one_by_one) == 3
+    for scene, update in one_by_one.items():
+        np.testing.assert_array_equal(update.labels, in_turn[scene].labels)

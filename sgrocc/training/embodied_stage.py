@@ -57,7 +57,7 @@ class EmbodiedStage(lightning.LightningModule):
         self.optimiser.freeze(self)
         self._experts = {depth: learned_expert(self.expert, depth) for depth in (False, True)}
         self._fuse = TorchFusion(self.fusion)
-        self._memory: GaussianMemory | None = None
+        self._memories: dict[str, GaussianMemory] = {}
 
     def train(self, mode: bool = True) -> EmbodiedStage:
         super().train(mode)
@@ -70,14 +70,13 @@ class EmbodiedStage(lightning.LightningModule):
         return self.current_epoch >= self.frozen_epochs
 
     def training_step(self, step: Step, _: int) -> torch.Tensor:
-        if step.first or self._memory is None:
-            self._memory = GaussianMemory(memory_config(), self._fuse)
+        memory = self._memory_of(step)
         expert = self._experts[step.frame.depth is not None]
         expert.engine.keep_graph = self.expert_learns
         prediction = map_expert(expert)(step.frame)
         self._fuse.keep_graph = True
-        self._memory.fuse(prediction, step.pose)
-        losses = self._losses(step, expert.engine.output if self.expert_learns else None)
+        memory.fuse(prediction, step.pose)
+        losses = self._losses(step, memory, expert.engine.output if self.expert_learns else None)
         # What learns always has a part in the loss, so that a frame in which nothing is seen has a gradient, too. What
         # is frozen must have none: one of zero would let the weights decay.
         learning = self.parameters() if self.expert_learns else self.fusion.parameters()
@@ -88,7 +87,15 @@ class EmbodiedStage(lightning.LightningModule):
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=1)
         return total
 
-    def _losses(self, step: Step, expert_output) -> dict[str, torch.Tensor]:
+    def _memory_of(self, step: Step) -> GaussianMemory:
+        if step.first or step.scene not in self._memories:
+            if len(self._memories) >= step.together:
+                self._memories.pop(next(iter(self._memories)))  # the oldest: its scene is done
+            self._memories.pop(step.scene, None)
+            self._memories[step.scene] = GaussianMemory(memory_config(), self._fuse)
+        return self._memories[step.scene]
+
+    def _losses(self, step: Step, memory: GaussianMemory, expert_output) -> dict[str, torch.Tensor]:
         """{name: loss} of the frame alone and of the map, on the voxels that the frame has in view."""
         labels = torch.from_numpy(step.labels)
         if (labels == UNKNOWN).all():
@@ -104,11 +111,27 @@ class EmbodiedStage(lightning.LightningModule):
 
         if self._fuse.output is not None and len(self._fuse.output.means):
             p, truth = voxels("local", self._fuse.output)
-            p = mixed(p, *(torch.from_numpy(a) for a in self._memory.voted((known_places(labels) + 0.5) * VOXEL_M)))
+            p = mixed(p, *(torch.from_numpy(a) for a in memory.voted((known_places(labels) + 0.5) * VOXEL_M)))
             losses["global"] = sum(voxel_losses(p, truth, self.weights).values())
         if expert_output is not None:
             voxels("expert", expert_output.gaussians.of(0))
         return losses
+
+    def on_fit_start(self) -> None:
+        # What the fusion and the phases are worth shows beside the scores from before the first step. A training that
+        # goes on has them already.
+        if self.trainer.global_step == 0:
+            self.scores_before = self._score_before()
+
+    def _score_before(self) -> dict[str, float]:
+        """Score the validation scenes as they are mapped before the training, in the log as step 0."""
+        self.on_validation_epoch_start()
+        for whole in self.trainer.datamodule.val_dataloader():
+            self.validation_step(whole, 0)
+        scores = self._scores()
+        for logger in self.trainer.loggers:
+            logger.log_metrics({**scores, "epoch": -1.0}, step=0)
+        return scores
 
     def on_validation_epoch_start(self) -> None:
         self._result: EmbodiedResult | None = None
@@ -119,12 +142,17 @@ class EmbodiedStage(lightning.LightningModule):
         self._result = result if self._result is None else self._result + result
 
     def on_validation_epoch_end(self) -> None:
+        for name, value in self._scores().items():
+            self.log(name, value, prog_bar=name in ("val/sc_iou", "val/miou"), sync_dist=True)
+
+    def _scores(self) -> dict[str, float]:
         scores = {variant: counts.scores() for variant, counts in self._result.counts[100].items()}
-        for variant, suffix in (("all", ""), ("visible", "_visible"), ("occluded", "_occluded")):
-            for key in ("sc_iou", "miou"):
-                value = scores[variant][key] or 0.0
-                self.log(f"val/{key}{suffix}", value, prog_bar=not suffix, sync_dist=True)
-        self.log("val/loss", 1.0 - (scores["all"]["sc_iou"] or 0.0) - (scores["all"]["miou"] or 0.0), sync_dist=True)
+        named = {
+            f"val/{key}{suffix}": scores[variant][key] or 0.0
+            for variant, suffix in (("all", ""), ("visible", "_visible"), ("occluded", "_occluded"))
+            for key in ("sc_iou", "miou")
+        }
+        return {**named, "val/loss": 1.0 - named["val/sc_iou"] - named["val/miou"]}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["expert_config"] = asdict(self.expert.config)

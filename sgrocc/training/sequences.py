@@ -20,13 +20,16 @@ from sgrocc.training.data import Augmentation, photographed, spread
 
 @dataclass
 class SequenceConfig:
-    """root: folder of the data set; scenes: of training per epoch, drawn anew for each (0: all); frames: of a scene,
-    the first ones (0: all); sensor: share of the scenes in which a depth sensor is given; val_split, val_scenes: what
-    is scored after each epoch (0: all); augmentation: of colours alone, as a scene's frames must fit each other.
+    """root: folder of the data set; scenes: of training per epoch, drawn anew for each (0: all); together: how many are
+    mapped at a time, a frame of each in turn, as a scene's frames are too much alike to learn from one after the other
+    (the trainer adds up as many: accumulate_grad_batches); frames: of a scene, the first ones (0: all); sensor: share
+    of the scenes in which a depth sensor is given; val_split, val_scenes: what is scored after each epoch (0: all);
+    augmentation: of colours alone, as a scene's frames must fit each other.
     """
 
     root: str = "out/synthrooms"
     scenes: int = 0
+    together: int = 1
     frames: int = 0
     sensor: float = 0.3
     workers: int = 1
@@ -47,13 +50,14 @@ class SequenceConfig:
 
 
 class Step:
-    """One frame of a scene that is being mapped. scene: its name; first: whether the map begins here; frame: what the
-    expert is shown; pose: camera to the corner of the scene's grid; labels: (X, Y, Z) uint8 of the scene, UNKNOWN where
-    this frame does not look.
+    """One frame of a scene that is being mapped. scene: its name; first: whether the map begins here; together: how
+    many scenes are mapped at a time; frame: what the expert is shown; pose: camera to the corner of the scene's grid;
+    labels: (X, Y, Z) uint8 of the scene, UNKNOWN where this frame does not look.
     """
 
-    def __init__(self, scene: str, first: bool, frame: Frame, pose: Pose, labels: np.ndarray) -> None:
-        self.scene, self.first, self.frame, self.pose, self.labels = scene, first, frame, pose, labels
+    def __init__(self, scene: str, first: bool, together: int, frame: Frame, pose: Pose, labels: np.ndarray) -> None:
+        self.scene, self.first, self.together = scene, first, together
+        self.frame, self.pose, self.labels = frame, pose, labels
 
 
 class WholeScene:
@@ -68,13 +72,15 @@ class Steps(Dataset):
 
     def __init__(self, scenes: EmbodiedOccScanNet, config: SequenceConfig) -> None:
         self.scenes, self.config, self.epoch = scenes, config, 0
-        self._open: tuple[int, EmbodiedScene] | None = None
+        self._open: dict[int, EmbodiedScene] = {}
 
     def __getitem__(self, place: tuple[int, int]) -> Step:
         index, number = place
-        if self._open is None or self._open[0] != index:
-            self._open = index, self.scenes[index]
-        scene = self._open[1]
+        if index not in self._open:
+            if len(self._open) >= self.config.together:
+                self._open.pop(next(iter(self._open)))  # the oldest
+            self._open[index] = self.scenes[index]
+        scene = self._open[index]
         frame = scene.frames[number]
         of_scene = np.random.default_rng([self.config.seed, self.epoch, index])
         depth = depth_of(frame, "sensor" if of_scene.random() < self.config.sensor else "network")
@@ -82,20 +88,31 @@ class Steps(Dataset):
         image = np.uint8(255 * photographed(frame.image(), self.config.augmentation, rng) + 0.5)
         labels = np.where(frame.mask, frame.global_labels(), np.uint8(255))
         pose = pose_in_grid(frame.pose, scene.grid)
-        return Step(scene.name, number == 0, Frame(image, frame.camera, depth), pose, labels)
+        return Step(scene.name, number == 0, self.config.together, Frame(image, frame.camera, depth), pose, labels)
 
 
 class ScenesInOrder(Sampler):
-    """(scene, frame) of one process's share: all frames of its scenes, one scene after the other.
+    """(scene, frame) of one process's share: all frames of its scenes in order, `together` scenes in turn.
 
     lengths: frames of each scene; order: the scenes of the epoch, dealt out among `processes`. All processes take as
     many steps, those of the one that has fewest.
     """
 
-    def __init__(self, lengths: list[int], order: list[int], process: int = 0, processes: int = 1) -> None:
+    def __init__(
+        self, lengths: list[int], order: list[int], process: int = 0, processes: int = 1, together: int = 1
+    ) -> None:
         dealt = [order[number::processes] for number in range(processes)]
         self._steps = min(sum(lengths[i] for i in scenes) for scenes in dealt)
-        self._places = [(i, number) for i in dealt[process] for number in range(lengths[i])]
+        if not self._steps:
+            raise ValueError(f"{len(order)} scenes are too few for {processes} processes: each needs one of its own")
+        scenes = dealt[process]
+        self._places = [
+            (i, number)
+            for group in (scenes[first : first + together] for first in range(0, len(scenes), together))
+            for number in range(max(lengths[i] for i in group))
+            for i in group
+            if number < lengths[i]
+        ]
 
     def __len__(self) -> int:
         return self._steps
@@ -123,7 +140,7 @@ class SequenceData(lightning.LightningDataModule):
         self.train.epoch = self.trainer.current_epoch if self.trainer is not None else 0
         order = np.random.default_rng([c.seed, self.train.epoch]).permutation(len(self._lengths)).tolist()
         process, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = ScenesInOrder(self._lengths, order[: c.scenes or None], process, processes)
+        sampler = ScenesInOrder(self._lengths, order[: c.scenes or None], process, processes, c.together)
         return DataLoader(self.train, batch_size=None, sampler=sampler, num_workers=c.workers, collate_fn=_as_it_is)
 
     def val_dataloader(self) -> DataLoader:
