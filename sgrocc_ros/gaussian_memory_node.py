@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import Trigger
 
 from sgrocc.experts import Prediction
+from sgrocc.memory import map_file
 from sgrocc.memory.gaussian_memory import GaussianMemory
 from sgrocc.memory.voxels import VoxelUpdate
 from sgrocc_ros import messages, parameters
@@ -27,6 +31,9 @@ UpdateSink = Callable[[VoxelUpdate, int, bool], None]
 
 class GaussianMemoryNode(Node):
     """Fuses predictions at the pose of their own stamp. Never the latest pose, never the identity.
+
+    The service `~/save_map` writes the map to the file of the parameter `map_file`, `~/load_map` replaces it by what is
+    there; at the start it is loaded where it exists. Raises ValueError where that file cannot be used.
 
     With a `sink` it is part of a pipeline: `accept` and `poll` are called by the pipeline's one worker, and updates
     go to the sink. Without one it subscribes `gaussians`, `gaussians/depth`, `gaussians/camera_info`, has a worker
@@ -44,6 +51,14 @@ class GaussianMemoryNode(Node):
         self._transforms = RosTransforms(self, self._values["tf_cache_time_s"])
         self._queue = PoseQueue(self._values["pose_queue_length"], self._values["max_pose_wait_s"])
         self._last_stamp_ns = 0
+        # The worker owns the map: what services ask for waits here for it.
+        self._asked: deque[tuple[Callable[[], str], Future]] = deque()
+        self._whole_map_is_due = False
+        path = self._values["map_file"]
+        if path and Path(path).is_file():
+            self.get_logger().info(self._load())
+        for name, action in (("save_map", self._save), ("load_map", self._load)):
+            self.create_service(Trigger, f"~/{name}", self._by_worker(action))
         self._worker = None
         if sink is None:
             self._sink = self._publisher_sink()
@@ -63,7 +78,13 @@ class GaussianMemoryNode(Node):
             self._counters.drop(reason, "too many frames wait for their transform: is tf late or missing?")
 
     def poll(self) -> bool:
-        """Fuse the queued predictions whose pose has come; returns whether any still wait."""
+        """Do what services asked for, and fuse the queued predictions whose pose has come; returns whether any still
+        wait."""
+        while self._asked:
+            self._answer(*self._asked.popleft())
+        if self._whole_map_is_due:
+            self._whole_map_is_due = False
+            self._sink(self._memory.snapshot(), self._last_stamp_ns or self.get_clock().now().nanoseconds, True)
         ready, dropped = self._queue.poll(self._pose_of, time.monotonic())
         for _, reason, sentence in dropped:
             self._counters.drop(reason, sentence)
@@ -87,6 +108,38 @@ class GaussianMemoryNode(Node):
             "map.gaussians": len(self._memory),
             "transforms.refused": sum(self._transforms.problems.values()),
         }
+
+    # -- the map in a file ----------------------------------------------------------------------------------------
+
+    def _by_worker(self, action: Callable[[], str]) -> Callable:
+        async def serve(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            done = Future()
+            self._asked.append((action, done))
+            response.success, response.message = await done
+            return response
+
+        return serve
+
+    def _answer(self, action: Callable[[], str], done: Future) -> None:
+        try:
+            done.set_result((True, action()))
+        except (ValueError, OSError) as error:
+            self.get_logger().error(str(error))
+            done.set_result((False, str(error)))
+
+    def _save(self) -> str:
+        map_file.save(self._memory, self._map_path(), self.global_frame)
+        return f"{self._map_path()} holds the map: {len(self._memory)} Gaussians"
+
+    def _load(self) -> str:
+        map_file.load(self._memory, self._map_path(), self.global_frame)
+        self._whole_map_is_due = True
+        return f"{self._map_path()} was loaded: {len(self._memory)} Gaussians"
+
+    def _map_path(self) -> str:
+        if not self._values["map_file"]:
+            raise ValueError("there is no file for the map: set the parameter map_file")
+        return self._values["map_file"]
 
     # -- as a node of its own ------------------------------------------------------------------------------------
 

@@ -91,6 +91,12 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("pose_queue_length", 20, MEMORY, "frames waiting for their transform at most", 1, 1000),
     Parameter("tf_cache_time_s", 30.0, MEMORY, "how long transforms are remembered", 0.1, 3600.0),
     Parameter(
+        "map_file",
+        "",
+        MEMORY,
+        "file of the map: loaded at the start where it is there; ~/save_map writes it, ~/load_map reads it again",
+    ),
+    Parameter(
         "memory.max_gaussians",
         _MEMORY.max_gaussians,
         MEMORY,

@@ -18,6 +18,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from scenes import CAMERA, depth_of_boxes, pose_at
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
@@ -426,3 +427,49 @@ def test_a_rectified_image_has_the_matrix_p():
         run.wait_until_fused(1)
         widest = max(y for x, y, z in run.map() if x == 25)
         assert widest * 0.08 == pytest.approx(2.04 * 80 / CAMERA.fx, abs=0.1)
+
+
+def ask(run, service: str):
+    client = run.robot.node.create_client(Trigger, f"gaussian_memory/{service}")
+    assert client.wait_for_service(5.0)
+    answer = client.call_async(Trigger.Request())
+    run.wait_for(answer.done)
+    return answer.result()
+
+
+def test_a_map_is_saved_and_goes_on_in_another_run(tmp_path):
+    path = str(tmp_path / "room.map")
+    with running(map_file=path) as run:
+        missing = ask(run, "load_map")
+        assert not missing.success and missing.message == f"there is no map {path}: save one first"
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        answer = ask(run, "save_map")
+        assert answer.success and answer.message.startswith(f"{path} holds the map: ")
+        saved = run.map()
+        run.robot.send_good_frame(pose=pose_at(0, 1.0, 0))
+        run.wait_until_fused(2)
+        assert run.map() != saved
+        assert ask(run, "load_map").success and run.map() == saved
+        # Who reads the map is told to begin anew.
+        run.wait_for(lambda: run.robot.cloud is not None and label_in(run.robot.cloud, (2.04, 2.0, 0.04)) is None)
+        assert label_in(run.robot.cloud, (2.04, 0.04, 0.04)) == GENERIC
+    with running(map_file=path) as run:
+        assert run.map() == saved
+        run.wait_for(lambda: run.robot.cloud is not None)
+        assert label_in(run.robot.cloud, (2.04, 0.04, 0.04)) == GENERIC
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        assert run.map() == saved
+        content = bytearray((tmp_path / "room.map").read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        (tmp_path / "room.map").write_bytes(bytes(content))
+        damaged = ask(run, "load_map")
+        assert not damaged.success and "damaged" in damaged.message and run.map() == saved
+    with pytest.raises(ValueError, match="damaged"), running(map_file=path):
+        pass
+
+
+def test_without_a_file_the_map_is_not_saved(run):
+    answer = ask(run, "save_map")
+    assert not answer.success and answer.message == "there is no file for the map: set the parameter map_file"
