@@ -9,12 +9,13 @@ import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sgrocc.evaluation.disturbances import Disturbance, Disturbed
 from sgrocc.evaluation.protocols import DEPTHS, PROTOCOLS
 
 if TYPE_CHECKING:
@@ -53,6 +54,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures", type=Path, help="draw the best, the median and the worst there")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1); the figures are the same")
     parser.add_argument("--limit", type=int, help="only so many frames (local) or scenes (embodied), evenly spread")
+    disturbed = parser.add_argument_group(
+        "what goes wrong (embodied protocol): the contenders see it, the truth does not"
+    )
+    disturbed.add_argument("--position-noise", type=float, default=0.0, metavar="METRES", help="of each pose, per axis")
+    disturbed.add_argument(
+        "--rotation-noise", type=float, default=0.0, metavar="DEGREES", help="of each pose, per axis"
+    )
+    disturbed.add_argument("--lost", type=float, default=0.0, metavar="SHARE", help="of the frames never come")
+    disturbed.add_argument(
+        "--drift",
+        type=float,
+        default=0.0,
+        metavar="METRES",
+        help="grows until a loop closure takes it back at 75 percent",
+    )
     parser.add_argument("--mini", action="store_true", help="the mini lists of the real data set")
     parser.add_argument(
         "--scene-disjoint", action="store_true", help="deal the frames again, so that train and test share no room"
@@ -119,6 +135,7 @@ class _Task:
     model: Path | None = None
     expert: str | None = None
     predictions: Path | None = None
+    disturbance: Disturbance = Disturbance()
     _predictors: dict = field(default_factory=dict)
     _expert: Expert | None = None
 
@@ -136,6 +153,12 @@ class _Task:
         count = min(options.limit or len(data), len(data))
         indices = [i * len(data) // count for i in range(count)]
         method = {name: getattr(options, name) for name in ("model", "expert", "predictions")}
+        method["disturbance"] = Disturbance(options.position_noise, options.rotation_noise, options.lost, options.drift)
+        if method["disturbance"] and (local or options.predictions):
+            raise ValueError(
+                "poses, lost frames and drift disturb a scene that is being mapped: use --protocol embodied, and no "
+                "--predictions"
+            )
         return _Task(options.protocol, options.depth, options.mini, data, settings, indices, **method)
 
     @property
@@ -147,7 +170,8 @@ class _Task:
     def predictor(self, name: str) -> LocalPredictor | EmbodiedPredictor:
         """The method, or a baseline by its name; made once in each process."""
         if name not in self._predictors:
-            self._predictors[name] = self._make(name)
+            made = self._make(name)
+            self._predictors[name] = Disturbed(made, self.disturbance) if self.disturbance else made
         return self._predictors[name]
 
     def score(self, name: str, indices: list[int]) -> LocalResult | EmbodiedResult:
@@ -177,7 +201,8 @@ class _Task:
         folders = {"model": self.model, "predictions": self.predictions}
         names = {name: None if path is None else path.resolve().name for name, path in folders.items()}
         unit = "frames" if self.protocol == "local" else "scenes"
-        return {**names, **{name: getattr(options, name) for name in chosen}, unit: len(self.indices)}
+        disturbance = {"disturbance": asdict(self.disturbance)} if self.disturbance else {}
+        return {**names, **{name: getattr(options, name) for name in chosen}, unit: len(self.indices), **disturbance}
 
     def _make(self, name: str) -> LocalPredictor | EmbodiedPredictor:
         from sgrocc.evaluation import baselines, predictors
