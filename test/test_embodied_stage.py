@@ -1,7 +1,11 @@
 """The third stage: what is learned when, and that training maps a scene as a robot does."""
 
 import copy
+import os
+import subprocess
+import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import lightning
 import numpy as np
@@ -234,3 +238,25 @@ def test_scenes_mapped_in_turn_have_maps_of_their_own(world):
     assert len(one_by_one) == 3
     for scene, update in one_by_one.items():
         np.testing.assert_array_equal(update.labels, in_turn[scene].labels)
+
+
+def test_two_processes_share_a_training_with_gaussians_of_different_number(world, tmp_path):
+    """Both phases: in the first the expert has no gradient, which processes that share a training must expect."""
+    command = [
+        *(sys.executable, "-m", "sgrocc", "train", "--config", "config/train/compact_embodied.yaml"),
+        *("--data", str(world[0]), "--out", str(tmp_path), "--"),
+        *("--model.expert_from", str(world[1]), "--model.frozen_epochs", "1", "--trainer.max_epochs", "2"),
+        *("--data.config.scenes", "2", "--data.config.workers", "0", "--trainer.devices", "2"),
+        *("--trainer.strategy", "ddp_find_unused_parameters_true", "--trainer.log_every_n_steps", "1"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    content = torch.load(tmp_path / "last.ckpt", map_location="cpu", weights_only=False)
+    assert content["global_step"] == 2 * FRAMES, "two scenes, a process each"
+    before = torch.load(world[1], weights_only=True)["state_dict"]
+    weights = content["state_dict"]
+    learned = {name for name, value in before.items() if not torch.equal(weights[name], value)}
+    assert learned and not {name for name in learned if name.startswith("expert.encoder.")}
+    assert weights["fusion.fusion.history.weight"].abs().max() > 0
