@@ -247,6 +247,7 @@ def test_two_processes_share_a_training_with_gaussians_of_different_number(world
         *("--data", str(world[0]), "--out", str(tmp_path), "--"),
         *("--model.expert_from", str(world[1]), "--model.frozen_epochs", "1", "--trainer.max_epochs", "2"),
         *("--data.config.scenes", "2", "--data.config.workers", "0", "--trainer.devices", "2"),
+        *("--data.config.together", "1", "--trainer.accumulate_grad_batches", "1"),
         *("--trainer.strategy", "ddp_find_unused_parameters_true", "--trainer.log_every_n_steps", "1"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}

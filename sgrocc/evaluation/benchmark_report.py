@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sgrocc.evaluation import evolution
 from sgrocc.evaluation.occupancy import Occupancy
 from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, isometric_view
 from sgrocc.geometry import VoxelGrid
@@ -128,7 +129,8 @@ def draw(
     scores: Sequence[Score],
 ) -> list[Path]:
     """Draw the frames (local) or scenes (embodied) with the best, the median and the worst SC-IoU into a folder: the
-    image, the truth and the prediction side by side. They are predicted again for it. Returns the paths.
+    image, the truth and the prediction side by side; of the median scene also how its map grows. They are predicted
+    again for it. Returns the paths.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ranked = sorted((score for score in scores if score.sc_iou is not None), key=lambda score: -score.sc_iou)
@@ -156,6 +158,8 @@ def draw(
         drawn = (_voxels(shown_labels, truth, shown.grid) for shown_labels in (truth, labels))
         _side_by_side(caption, image, *drawn).save(path)
         paths.append(path)
+        if frames is not None and title == "median" and len(frames) > 1:
+            paths += evolution.draw(folder, shown, predictor)
     return paths
 
 

@@ -117,6 +117,10 @@ class MemoryEmbodied:
         known = self._memory.snapshot()
         return dense_labels(known.indices, known.labels, self._started().shape)
 
+    def gaussians(self) -> Gaussians:
+        """What is remembered so far, in the scene's grid: metres from its corner."""
+        return self._memory.gaussians()
+
     def _started(self) -> VoxelGrid:
         if self._grid is None:
             raise ValueError("the predictor knows no scene yet: call start first")

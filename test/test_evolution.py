@@ -1,0 +1,88 @@
+"""How a map grows, drawn: every frame in the video, every quarter in the strip, Gaussians where they are."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+from test_memory import gaussians_at
+
+from sgrocc.evaluation import evolution
+from sgrocc.geometry import VoxelGrid
+from sgrocc.labels import CEILING, CHAIR, COLOURS, FLOOR, FREE, TABLE, WALL
+
+GRID = VoxelGrid(np.array([1.6, -0.8, 0.0]), (60, 50, 36), 0.08)
+
+
+class Frame:
+    image_path = "there"
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.mask = np.zeros(GRID.shape, bool)
+        self.mask[: 6 * (number + 1)] = True
+
+    def image(self) -> np.ndarray:
+        return np.full((30, 40, 3), 25 * self.number, np.uint8)
+
+    def global_labels(self) -> np.ndarray:
+        return room()
+
+
+def room() -> np.ndarray:
+    labels = np.full(GRID.shape, FREE, np.uint8)
+    labels[:, :, 0], labels[:, :, 30], labels[:, 0], labels[20:25, 20:25, 1:6] = FLOOR, CEILING, WALL, TABLE
+    return labels
+
+
+class Scene:
+    name, grid, labels = "room", GRID, room()
+    frames = tuple(Frame(number) for number in range(10))
+
+
+class Known:
+    """Knows the room as far as it was shown."""
+
+    def start(self, scene) -> None:
+        self.shown = 0
+
+    def add(self, frame) -> None:
+        self.shown = frame.number + 1
+
+    def labels(self) -> np.ndarray:
+        labels = room()
+        labels[6 * self.shown :] = FREE
+        return labels
+
+    def gaussians(self):
+        return gaussians_at((1.0, 2.0, 0.5), label=CHAIR)
+
+
+def test_the_video_has_every_frame_and_the_strip_every_quarter(tmp_path):
+    strip_path, video_path = evolution.draw(tmp_path, Scene, Known())
+    video = [frame.convert("RGB") for frame in ImageSequence.Iterator(Image.open(video_path))]
+    assert len(video) == 10
+    with Image.open(strip_path) as strip:
+        assert strip.size == (video[0].width, 4 * video[0].height)
+        quarters = [strip.crop((0, i * video[0].height, strip.width, (i + 1) * video[0].height)) for i in range(4)]
+    drawn = [(np.asarray(q.convert("RGB")) != 255).any(axis=2)[:, q.width // 2 :].sum() for q in quarters]
+    assert all(later > 1.1 * earlier for earlier, later in zip(drawn, drawn[1:], strict=False)), "the map grows"
+
+
+@pytest.mark.parametrize(("label", "shown"), [(CHAIR, True), (CEILING, False)])
+def test_gaussians_are_drawn_where_they_are_in_their_colour(label, shown):
+    picture = np.asarray(evolution.gaussians_from_above(gaussians_at((1.0, 3.0, 0.5), label=label), GRID, 2.0))
+    height, width = picture.shape[:2]
+    x, y = round(1.0 / (60 * 0.08) * width), round(height - 3.0 / (50 * 0.08) * height)
+    drawn = np.argwhere((picture != 255).any(axis=2))
+    if not shown:
+        assert not len(drawn)
+        return
+    np.testing.assert_allclose(drawn.mean(axis=0), [y, x], atol=1.0)
+    # One sigma is 5 cm, in 50 pixels per metre.
+    assert 15 < len(drawn) < 40
+    mixed = 255 + (COLOURS[label].astype(float) - 255) * (40 + 180 * 0.9) / 255
+    np.testing.assert_allclose(picture[y, x], mixed, atol=3)
+
+
+def test_what_lies_above_the_cut_is_left_out():
+    picture = evolution.gaussians_from_above(gaussians_at((1.0, 3.0, 2.5)), GRID, 2.0)
+    assert np.asarray(picture).min() == 255
