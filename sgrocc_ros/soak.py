@@ -115,8 +115,9 @@ def draw(laps: list[dict], path: Path) -> None:
         (("gaussians", "Gaussians"), ("memory_mb", "resident memory, MB"), ("cpu_ms_per_frame", "CPU per frame, ms")),
         strict=True,
     ):
-        axis.plot(frames, [lap[key] for lap in laps], marker="o", markersize=3)
-        axis.set(xlabel="fused frames", title=title, ylim=(0, None))
+        values = [lap[key] for lap in laps]
+        axis.plot(frames, values, marker="o", markersize=3)
+        axis.set(xlabel="fused frames", title=title, ylim=(0, 1.2 * max(values)))
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=80)
     pyplot.close(figure)
