@@ -473,7 +473,7 @@ def test_a_gaussian_too_small_for_any_centre_is_fused_all_the_same(resolution):
 def test_the_voxels_are_the_mean_of_what_frames_said_and_their_classes_those_of_the_gaussians(seed):
     """Against a dense map that follows the definitions."""
     rng = np.random.default_rng(seed)
-    memory = GaussianMemory(MemoryConfig(max_frames=1.0))
+    memory = GaussianMemory(MemoryConfig(max_frames=1.0, guessed_threshold=0.05, max_inferred_m=2.5))
     low, shape = np.array([-8, -24, -24]), (48, 48, 48)
     blocks = np.argwhere(np.ones([n // BLOCK for n in shape])) + low // BLOCK
     voxels = (blocks[:, None] * BLOCK + BLOCK_OFFSETS).reshape(-1, 3)

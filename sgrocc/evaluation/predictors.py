@@ -53,8 +53,10 @@ def map_expert(expert: Expert) -> Expert:
 
 
 def memory_config(**changes) -> MemoryConfig:
-    """The memory's settings under the protocols."""
-    return MemoryConfig(min_depth_m=MIN_DEPTH_M, max_depth_m=MAX_DEPTH_M, **changes)
+    """The memory's settings under the protocols, whose truth has its solids filled: guesses reach further and count for
+    more than on a robot, whose map they would fill where nobody asks (beneath floors, beyond walls)."""
+    settings = {"guessed_threshold": 0.05, "max_inferred_m": 2.5, **changes}
+    return MemoryConfig(min_depth_m=MIN_DEPTH_M, max_depth_m=MAX_DEPTH_M, **settings)
 
 
 def load_expert(model: str | Path | None, depth: str, expert: str | Expert | None = None) -> Expert:

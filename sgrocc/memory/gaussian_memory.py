@@ -60,7 +60,7 @@ class MemoryConfig:
 
     resolution: float = 0.08
     occupied_threshold: float = 0.5
-    guessed_threshold: float = 0.05
+    guessed_threshold: float = 0.2
     free_margin_m: float = 0.12
     min_depth_m: float = 0.3
     max_depth_m: float = 4.0
@@ -71,7 +71,7 @@ class MemoryConfig:
     highest_confidence: float = 0.8
     frozen_below: float = 0.05
     aggregation: str = "decoupled"
-    max_inferred_m: float = 2.5
+    max_inferred_m: float = 0.5
     radius_m: float = 0.0
     decay_frames: int = 0
 
