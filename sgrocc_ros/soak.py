@@ -96,7 +96,7 @@ def failures_of(laps: list[dict]) -> list[str]:
 def cpu_ms_between(laps: list[dict], first: float, last: float) -> float:
     """CPU milliseconds per fused frame from one count of fused frames to another, from the laps' sums."""
     fused = [0, *(lap["fused"] for lap in laps)]
-    cpu_s = [0, *(lap["cpu_s"] - laps[0]["start_cpu_s"] for lap in laps)]
+    cpu_s = [0, *(lap["cpu_s"] for lap in laps)]
     before, after = np.interp([first, last], fused, cpu_s)
     return 1e3 * (after - before) / (last - first)
 
@@ -130,15 +130,14 @@ def _cpu_s(pid: int) -> float:
 
 def _measure(pid: int, listener: Listener, elapsed_s: float, laps: list[dict], start_cpu_s: float) -> dict:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    cpu_s = _cpu_s(pid)
-    before = laps[-1] if laps else {"fused": 0, "cpu_s": start_cpu_s}
+    cpu_s = _cpu_s(pid) - start_cpu_s
+    before = laps[-1] if laps else {"fused": 0, "cpu_s": 0.0}
     return {
         "minutes": elapsed_s / 60,
         **listener.frames,
         "gaussians": int(listener.details["map.gaussians"]),
         "memory_mb": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
         "cpu_s": cpu_s,
-        "start_cpu_s": start_cpu_s,
         "cpu_ms_per_frame": 1e3 * (cpu_s - before["cpu_s"]) / max(listener.frames["fused"] - before["fused"], 1),
     }
 

@@ -36,6 +36,7 @@ from sgrocc.evaluation.predictors import (
 from sgrocc.evaluation.protocols import LocalPrediction
 from sgrocc.experts import Expert, Prediction
 from sgrocc.experts.geometric import GeometricExpert
+from sgrocc.files import whole_file
 from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
 from sgrocc.labels import FREE, GENERIC, NUM_CLASSES, UNKNOWN, most_likely_class
 from sgrocc.splatting import class_probabilities
@@ -453,14 +454,8 @@ class ClassPrior:
 
     def save(self, path: str | Path) -> None:
         """Write an npz; a reader never sees half a file."""
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with open(unfinished, "wb") as file:
-                np.savez_compressed(file, counts=self._counts, resolution=np.float64(self.resolution))
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with whole_file(path) as unfinished, open(unfinished, "wb") as file:
+            np.savez_compressed(file, counts=self._counts, resolution=np.float64(self.resolution))
 
     @staticmethod
     def load(path: str | Path) -> ClassPrior:

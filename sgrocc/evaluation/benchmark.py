@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import json
 import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +16,7 @@ import numpy as np
 
 from sgrocc.evaluation.disturbances import Disturbance, Disturbed
 from sgrocc.evaluation.protocols import DEPTHS, PROTOCOLS
+from sgrocc.files import whole_file
 
 if TYPE_CHECKING:
     from sgrocc.datasets.layout import Layout
@@ -345,11 +345,6 @@ def data_hash(layout: Layout, split: str, protocol: str, mini: bool = False, sce
 
 
 def _write_json(path: Path, report: dict) -> None:
-    """Write a file; a reader never sees half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageOps
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from sgrocc.evaluation import evolution
 from sgrocc.evaluation.occupancy import Occupancy
-from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, isometric_view
+from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, isometric_view, lowest_layer, titled_row
 from sgrocc.geometry import VoxelGrid
 from sgrocc.labels import CLASS_NAMES, FREE, UNKNOWN
 
@@ -164,19 +164,10 @@ def draw(
 
 
 def _side_by_side(caption: str, image: np.ndarray | None, truth: Image.Image, prediction: Image.Image) -> Image.Image:
-    tiles = [("truth", truth), ("prediction", prediction)]
+    tiles = {"truth": truth, "prediction": prediction}
     if image is not None:
-        tiles.insert(0, ("image", ImageOps.contain(Image.fromarray(image), (truth.height, truth.height))))
-    width, height = sum(tile.width for _, tile in tiles), max(tile.height for _, tile in tiles)
-    page = Image.new("RGB", (width, 2 * _LINE_PX + height), "white")
-    pen = ImageDraw.Draw(page)
-    pen.text((8, 8), caption, fill="black", font=ImageFont.load_default(24))
-    left = 0
-    for title, tile in tiles:
-        pen.text((left + 8, _LINE_PX + 8), title, fill="black", font=ImageFont.load_default(20))
-        page.paste(tile, (left, 2 * _LINE_PX))
-        left += tile.width
-    return page
+        tiles = {"image": ImageOps.contain(Image.fromarray(image), (truth.height, truth.height)), **tiles}
+    return titled_row(caption, tiles, _LINE_PX)
 
 
 def _voxels(labels: np.ndarray, truth: np.ndarray, grid: VoxelGrid) -> Image.Image:
@@ -184,7 +175,7 @@ def _voxels(labels: np.ndarray, truth: np.ndarray, grid: VoxelGrid) -> Image.Ima
     # A picture names no frame of reference, so the corner may lie anywhere.
     corner = np.rint(grid.origin / grid.resolution) * grid.resolution
     occupied = (labels != FREE) & (labels != UNKNOWN)
-    layers = np.flatnonzero(((truth != FREE) & (truth != UNKNOWN)).any(axis=(0, 1)))
-    cut_above_m = corner[2] + layers[0] * grid.resolution + LOOK_IN_HEIGHT_M if len(layers) else None
+    lowest = lowest_layer(truth)
+    cut_above_m = None if lowest is None else corner[2] + lowest * grid.resolution + LOOK_IN_HEIGHT_M
     occupancy = Occupancy(labels, occupied.astype(np.float32), corner, grid.resolution, "world")
     return isometric_view(occupancy, cut_above_m)

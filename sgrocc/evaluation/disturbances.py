@@ -75,10 +75,7 @@ class Disturbed:
 
 
 def _rotation(vector: np.ndarray) -> np.ndarray:
-    """(3, 3) turn about a vector by its length, radians (Rodrigues)."""
+    """(3, 3) turn about a vector by its length, radians."""
     angle = float(np.linalg.norm(vector))
-    if angle == 0:
-        return np.eye(3)
-    x, y, z = vector / angle
-    k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+    quaternion = np.concatenate([[np.cos(angle / 2)], np.sinc(angle / (2 * np.pi)) / 2 * vector])
+    return Pose.from_quaternion(quaternion, np.zeros(3)).rotation

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageOps
 
-from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, isometric_drawing
+from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, isometric_drawing, lowest_layer, titled_row
 from sgrocc.gaussians import Gaussians
 from sgrocc.geometry import VoxelGrid
 from sgrocc.geometry.pose import quaternion_to_matrix
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sgrocc.datasets.embodied_occscannet import EmbodiedScene
     from sgrocc.evaluation.protocols import EmbodiedPredictor
 
-_HEIGHT_PX, _LINE_PX = 260, 26
+_HEIGHT_PX, _LINE_PX, _GAP_PX = 260, 26, 8
 _FRAME_S = 0.35
 
 
@@ -36,7 +36,7 @@ def draw(folder: Path, scene: EmbodiedScene, predictor: EmbodiedPredictor) -> li
     box = (*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
     for row in rows:
         row |= {title: row[title].crop(box) for title in ("map", "truth")}
-    panels = [_row(caption, row) for caption, row in zip(captions, rows, strict=True)]
+    panels = [titled_row(caption, _fitted(row), _LINE_PX, _GAP_PX) for caption, row in zip(captions, rows, strict=True)]
     count = len(panels)
     quarters = sorted({max(0, -(-count * part // 4) - 1) for part in (1, 2, 3, 4)})
     strip = Image.new("RGB", (panels[0].width, sum(panels[i].height for i in quarters)), "white")
@@ -58,8 +58,8 @@ def draw(folder: Path, scene: EmbodiedScene, predictor: EmbodiedPredictor) -> li
 def _steps(scene: EmbodiedScene, predictor: EmbodiedPredictor) -> Iterator[tuple[str, dict[str, Image.Image]]]:
     """(caption, {title: picture}) after each frame."""
     grid = VoxelGrid(np.zeros(3), scene.grid.shape, scene.grid.resolution)
-    layers = np.flatnonzero(((scene.labels != FREE) & (scene.labels != UNKNOWN)).any(axis=(0, 1)))
-    cut = int(layers[0] + LOOK_IN_HEIGHT_M / grid.resolution) if len(layers) else grid.shape[2]
+    lowest = lowest_layer(scene.labels)
+    cut = grid.shape[2] if lowest is None else int(lowest + LOOK_IN_HEIGHT_M / grid.resolution)
     predictor.start(scene)
     in_view = np.zeros(grid.shape, bool)
     for number, frame in enumerate(scene.frames, 1):
@@ -98,15 +98,6 @@ def _cubes(labels: np.ndarray, cut: int) -> Image.Image:
     return isometric_drawing(occupied, COLOURS[labels])
 
 
-def _row(caption: str, tiles: dict[str, Image.Image]) -> Image.Image:
+def _fitted(tiles: dict[str, Image.Image]) -> dict[str, Image.Image]:
     size = 2 * _HEIGHT_PX, _HEIGHT_PX
-    fitted = {title: ImageOps.contain(tile.convert("RGB"), size) for title, tile in tiles.items()}
-    page = Image.new("RGB", (sum(tile.width + 8 for tile in fitted.values()), _HEIGHT_PX + 2 * _LINE_PX), "white")
-    pen = ImageDraw.Draw(page)
-    pen.text((4, 4), caption, fill="black", font=ImageFont.load_default(16))
-    left = 0
-    for title, tile in fitted.items():
-        pen.text((left + 4, _LINE_PX + 4), title, fill="black", font=ImageFont.load_default(14))
-        page.paste(tile, (left, 2 * _LINE_PX))
-        left += tile.width + 8
-    return page
+    return {title: ImageOps.contain(tile.convert("RGB"), size) for title, tile in tiles.items()}

@@ -17,7 +17,7 @@ from sgrocc.experts import Expert
 from sgrocc.gaussians import Gaussians
 from sgrocc.geometry import Pose, VoxelGrid
 from sgrocc.memory.gaussian_memory import blend, merge_per_voxel
-from sgrocc.memory.voxels import BLOCK_OFFSETS, VoxelBlocks, unique_rows
+from sgrocc.memory.voxels import AROUND, BLOCK_OFFSETS, VoxelBlocks, unique_rows, voxels_of
 from sgrocc.splatting import BLOCK, splat_blocks
 
 if TYPE_CHECKING:
@@ -54,9 +54,8 @@ class _GaussianRule:
         """(X, Y, Z) uint8, 0 to 11; free where no Gaussian reaches."""
         if self._held is None:
             return np.zeros(self._grid.shape, np.uint8)
-        voxels = np.floor(self._held.means.astype(np.float64) / self._grid.resolution).astype(np.int64)
-        homes, _ = unique_rows(voxels // BLOCK)
-        blocks, _ = unique_rows((homes[:, None] + _AROUND).reshape(-1, 3))
+        homes, _ = unique_rows(voxels_of(self._held.means, self._grid.resolution) // BLOCK)
+        blocks, _ = unique_rows((homes[:, None] + AROUND).reshape(-1, 3))
         occupancy, scores = splat_blocks(self._held, blocks, self._grid.resolution)
         indices = (blocks[:, None] * BLOCK + BLOCK_OFFSETS).reshape(-1, 3)
         labels = labels_of(occupancy, scores).ravel()
@@ -64,9 +63,6 @@ class _GaussianRule:
 
     def _joined(self, held: Gaussians, new: Gaussians, frame: LocalFrame, pose: Pose) -> Gaussians:
         raise NotImplementedError
-
-
-_AROUND = np.stack(np.meshgrid(*[np.arange(-1, 2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
 class EmbodiedOccRule(_GaussianRule):
@@ -78,7 +74,7 @@ class EmbodiedOccRule(_GaussianRule):
         resolution = self._grid.resolution
         new, voxels = merge_per_voxel(new, resolution)
         home = VoxelBlocks(index=(np.int64, -1))
-        address = home.locate(np.floor(held.means.astype(np.float64) / resolution).astype(np.int32), create=True)
+        address = home.locate(voxels_of(held.means, resolution), create=True)
         home.layer("index")[address] = np.arange(len(held))
         place = home.locate(voxels)
         old = np.where(place >= 0, home.layer("index")[place], -1)
@@ -140,7 +136,7 @@ def _nearest_within(known: np.ndarray, points: np.ndarray, radius_m: float) -> n
     order = np.argsort(keys(cells), kind="stable")
     ordered = keys(cells)[order]
     best, closest = np.full(len(points), -1, np.int64), np.full(len(points), radius_m)
-    for offset in _AROUND:
+    for offset in AROUND:
         key = keys(asked + offset)
         first, last = np.searchsorted(ordered, key), np.searchsorted(ordered, key, side="right")
         rows = np.flatnonzero(first < last)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sgrocc.files import whole_file
 from sgrocc.geometry import VoxelGrid
 from sgrocc.labels import FREE, NUM_CLASSES, UNKNOWN
 
@@ -117,21 +117,15 @@ class Occupancy:
 
     def save(self, path: str | Path) -> None:
         """Write a compressed npz; a reader never sees half a file."""
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with open(unfinished, "wb") as file:
-                np.savez_compressed(
-                    file,
-                    labels=self.labels,
-                    probability=self.probability,
-                    origin=self.origin,
-                    resolution=np.float64(self.resolution),
-                    frame_id=np.array(self.frame_id),
-                )
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with whole_file(path) as unfinished, open(unfinished, "wb") as file:
+            np.savez_compressed(
+                file,
+                labels=self.labels,
+                probability=self.probability,
+                origin=self.origin,
+                resolution=np.float64(self.resolution),
+                frame_id=np.array(self.frame_id),
+            )
 
     @staticmethod
     def load(path: str | Path) -> Occupancy:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sgrocc.evaluation.occupancy import Occupancy
-from sgrocc.labels import CLASS_LABELS, COLOURS, FREE, GENERIC, name_of
+from sgrocc.labels import CLASS_LABELS, COLOURS, FREE, GENERIC, UNKNOWN, name_of
 
 #: Where nothing else is asked for, what is higher above the floor is cut away: no ceiling, and walls to look over.
 LOOK_IN_HEIGHT_M = 1.6
@@ -310,6 +310,26 @@ def _draw_scale_bar(pen: ImageDraw.ImageDraw, left: tuple[int, int], pixels_per_
     for end in (x, right):
         pen.line([(end, y - 6), (end, y + 6)], fill=_INK, width=3)
     pen.text((right + 12, y), f"{length_m:g} m", fill=_INK, font=_font(18), anchor="lm")
+
+
+def lowest_layer(labels: np.ndarray) -> int | None:
+    """The lowest z index of (X, Y, Z) labels at which a voxel is occupied; None where none is."""
+    layers = np.flatnonzero(((labels != FREE) & (labels != UNKNOWN)).any(axis=(0, 1)))
+    return int(layers[0]) if len(layers) else None
+
+
+def titled_row(caption: str, tiles: dict[str, Image.Image], line_px: int, gap_px: int = 0) -> Image.Image:
+    """Pictures side by side, each below its title, all below a caption; a line of text takes `line_px`."""
+    width = sum(tile.width + gap_px for tile in tiles.values())
+    page = Image.new("RGB", (width, 2 * line_px + max(tile.height for tile in tiles.values())), "white")
+    pen, inset = ImageDraw.Draw(page), line_px // 5
+    pen.text((inset, inset), caption, fill="black", font=ImageFont.load_default(round(0.6 * line_px)))
+    left = 0
+    for title, tile in tiles.items():
+        pen.text((left + inset, line_px + inset), title, fill="black", font=ImageFont.load_default(line_px // 2))
+        page.paste(tile, (left, 2 * line_px))
+        left += tile.width + gap_px
+    return page
 
 
 def swatches(entries: list[tuple[str, np.ndarray]]) -> Image.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from html import escape
 from pathlib import Path
@@ -11,6 +10,8 @@ from urllib.parse import quote
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from sgrocc.files import whole_file
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -67,9 +68,8 @@ def write_report(out_dir: str | Path, metrics: dict, pictures: list[tuple[str, s
         "</body></html>\n",
     ]
     path = out_dir / "index.html"
-    unfinished = out_dir / ".index.html.part"
-    unfinished.write_text("\n".join(page), encoding="utf-8")
-    os.replace(unfinished, path)
+    with whole_file(path) as unfinished:
+        unfinished.write_text("\n".join(page), encoding="utf-8")
     return path
 
 

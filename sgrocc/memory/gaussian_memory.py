@@ -15,7 +15,7 @@ from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, se
 from sgrocc.memory.pool import GaussianPool
 from sgrocc.memory.recall import RAY_STEPS, History
 from sgrocc.memory.visibility import MEASURED_SHARE, frustum_blocks, look, see_through_margin_m
-from sgrocc.memory.voxels import VoxelBlocks, VoxelUpdate, unique_rows
+from sgrocc.memory.voxels import AROUND, VoxelBlocks, VoxelUpdate, unique_rows, voxels_of
 from sgrocc.splatting import BLOCK, reached_voxels, softmax, splat_blocks
 
 #: What learns from the past (eq. 4): N Gaussians of a frame, one per voxel, in the camera frame, the (N, history_size)
@@ -33,7 +33,6 @@ _LEAST_GUESS = 0.02
 
 #: Bound of the weight of guesses: one look outweighs them, however often they were made.
 _MAX_GUESSED_WEIGHT = 0.25
-
 
 #: The layers of voxels that `GaussianMemory.state` holds.
 _KEPT_LAYERS = ("occupancy", "weight", "measured", "seen_through", "best_class", "label", "probability")
@@ -211,7 +210,7 @@ class GaussianMemory:
 
     def _located(self, points: np.ndarray) -> np.ndarray:
         """(N,) addresses of the voxels of points, -1 where nothing is known."""
-        return self._voxels.locate(np.floor(np.asarray(points, np.float64) / self.config.resolution).astype(np.int32))
+        return self._voxels.locate(voxels_of(points, self.config.resolution))
 
     def _at(self, layer: str, address: np.ndarray) -> np.ndarray:
         """A layer's values, zero where the address is -1."""
@@ -249,9 +248,7 @@ class GaussianMemory:
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Take over what `state` gave. Raises ValueError, with the map unchanged, for arrays that do not fit each
-        other."""
-        _check_state(state)
+        """Take over what `state` gave; what comes from a file is checked by `map_file.load`."""
         self.clear()
         self.frames = int(state["frames"][0])
         slots = self._voxels.slots(state["blocks"], create=True)
@@ -284,16 +281,18 @@ class GaussianMemory:
                 "nodes after changing the model"
             )
         guess, believed = self._told_apart(observed, depth, camera, camera_to_world, prediction.depth_sigma_m)
-        guesses = merge_per_voxel(observed.select(guess & believed), self.config.resolution)[0]
-        observed = merge_per_voxel(observed.select(~guess & believed), self.config.resolution)[0]
+        guesses, guess_voxels = merge_per_voxel(observed.select(guess & believed), self.config.resolution)
+        observed, voxels = merge_per_voxel(observed.select(~guess & believed), self.config.resolution)
         broken = 0
         if self._fusion is not None:
             observed, guesses, broken = self._fused(observed, guesses, depth, camera, camera_to_world)
         self.frames += 1
 
         said = Gaussians.joined(observed, guesses)
-        guesses, guess_voxels = merge_per_voxel(guesses, self.config.resolution)
-        observed, voxels = merge_per_voxel(observed, self.config.resolution)
+        if self._fusion is not None:
+            # What it moved may share a voxel.
+            guesses, guess_voxels = merge_per_voxel(guesses, self.config.resolution)
+            observed, voxels = merge_per_voxel(observed, self.config.resolution)
         observed, guesses = (self._narrow(gaussians) for gaussians in (observed, guesses))
         hit, place = (self._voxels.locate(v, create=True) for v in (voxels, guess_voxels))
         surfaces = observed, hit
@@ -342,8 +341,9 @@ class GaussianMemory:
         faded = self._fade()
         changed = self._relabel(np.concatenate([self._voxels.addresses(slots).ravel(), seen, faded]))
         far = self._beyond(camera_to_world.translation)
-        update = self._update_of(changed[~np.isin(changed // BLOCK**3, far)])
-        return update.joined(self._forget_blocks(far))
+        if not len(far):
+            return self._update_of(changed)
+        return self._update_of(changed[~np.isin(changed // BLOCK**3, far)]).joined(self._forget_blocks(far))
 
     # -- the steps of fuse ---------------------------------------------------------------------------------------
 
@@ -553,8 +553,7 @@ class GaussianMemory:
         blocks, _ = unique_rows(np.concatenate(blocks))
         slots = self._voxels.slots(blocks, create=True)
         # No Gaussian reaches further than into the next block (see _WIDEST).
-        around = np.stack(np.meshgrid(*[np.arange(-1, 2)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
-        neighbours, _ = unique_rows((blocks + around).reshape(-1, 3))
+        neighbours, _ = unique_rows((blocks[:, None] + AROUND).reshape(-1, 3))
         near = self._voxels.slots(neighbours)
         index = self._voxels.layer("gaussian")[self._voxels.addresses(near[near >= 0])]
         sources = self._pool.gaussians(np.sort(index[index >= 0]))
@@ -584,7 +583,7 @@ class GaussianMemory:
         top = len(self._voxels.coordinates)
         if top > len(self._looked):
             self._looked = np.concatenate([self._looked, np.full(2 * top - len(self._looked), self.frames, np.int64)])
-        self._looked[np.unique(addresses // BLOCK**3)] = self.frames
+        self._looked[addresses // BLOCK**3] = self.frames
 
     def _fade(self) -> np.ndarray:
         """Forget movable things in blocks that nobody has looked at for `decay_frames`; returns their addresses."""
@@ -663,39 +662,6 @@ def _usable(gaussians: Gaussians) -> np.ndarray:
     return gaussians.finite() & (np.abs(gaussians.means) < 1e3).all(axis=1)
 
 
-def _check_state(state: dict[str, np.ndarray]) -> None:
-    fresh = GaussianMemory().state()
-    missing = sorted(fresh.keys() - state.keys())
-    if missing:
-        raise ValueError(f"the map lacks {', '.join(missing)}: it was not written by this software")
-    blocks, count = len(state["blocks"]), len(state["gaussian_home"])
-    for name, like in fresh.items():
-        array = state[name]
-        rows = 1 if name == "frames" else count if name.startswith("gaussian_") else blocks
-        rows *= BLOCK**3 if name.startswith("voxel_") else 1
-        tail = array.shape[1:] if name == "gaussian_features" and array.ndim == 2 else like.shape[1:]
-        if array.dtype != like.dtype or array.shape != (rows, *tail):
-            raise ValueError(f"the map's {name} is {array.dtype} {array.shape}, not {like.dtype} {(rows, *tail)}")
-    gaussians = Gaussians(
-        **{n.removeprefix("gaussian_"): state[n] for n in fresh if n[9:] in Gaussians.empty().arrays()}
-    )
-    home = state["gaussian_home"]
-    known = np.isin(state["voxel_label"], [*range(NUM_CLASSES + 1), UNKNOWN]) & (
-        state["voxel_best_class"] <= NUM_CLASSES
-    )
-    in_range = all(
-        ((0 <= state[f"voxel_{n}"]) & (state[f"voxel_{n}"] <= 1)).all() for n in ("occupancy", "probability")
-    )
-    if (
-        not gaussians.finite().all()
-        or not ((home >= 0) & (home < blocks * BLOCK**3)).all()
-        or len(np.unique(home)) != count
-        or len(np.unique(state["blocks"], axis=0)) != blocks
-        or not (known.all() and in_range and (state["voxel_weight"] >= 0).all())
-    ):
-        raise ValueError("the map holds values that no map has: it was damaged before it was written")
-
-
 def _surface_at(
     means: np.ndarray, depth: np.ndarray, camera: PinholeCamera, camera_to_world: Pose
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -715,7 +681,7 @@ def merge_per_voxel(gaussians: Gaussians, resolution: float) -> tuple[Gaussians,
     """
     if not len(gaussians):
         return gaussians, np.zeros((0, 3), np.int32)
-    voxels = np.floor(gaussians.means.astype(np.float64) / resolution).astype(np.int32)
+    voxels = voxels_of(gaussians.means, resolution)
     unique, member = unique_rows(voxels)
     count = len(unique)
     weights = gaussians.opacities.astype(np.float64) + 1e-9
@@ -769,7 +735,7 @@ def _reached_blocks(gaussians: Gaussians, resolution: float, aggregation: str) -
     """(B, 3) int32 blocks (with repeats) that the Gaussians reach."""
     first, last = reached_voxels(gaussians.means, gaussians, resolution, aggregation)
     # A small one may reach no centre of a voxel; its own voxel is looked at all the same.
-    own = np.floor(gaussians.means.astype(np.float64) / resolution).astype(first.dtype)
+    own = voxels_of(gaussians.means, resolution)
     first, last = np.minimum(first, own), np.maximum(last, own)
     low, high = first >> 3, last >> 3
     spans = []

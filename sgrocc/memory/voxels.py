@@ -14,6 +14,9 @@ BLOCK_VOXELS = BLOCK**3
 #: (512, 3) int32: the voxels of a block, relative to its first, in storage order (z fastest).
 BLOCK_OFFSETS = np.stack(np.meshgrid(*[np.arange(BLOCK, dtype=np.int32)] * 3, indexing="ij"), -1).reshape(-1, 3)
 
+#: (27, 3) int32: a voxel's or block's neighbours, itself included.
+AROUND = np.stack(np.meshgrid(*[np.arange(-1, 2, dtype=np.int32)] * 3, indexing="ij"), -1).reshape(-1, 3)
+
 
 @dataclass(frozen=True)
 class VoxelUpdate:
@@ -31,8 +34,6 @@ class VoxelUpdate:
 
     def joined(self, later: VoxelUpdate) -> VoxelUpdate:
         """This and a later one, whose voxels are others."""
-        if not len(later):
-            return self
         return VoxelUpdate(
             *(np.concatenate(pair) for pair in zip(vars(self).values(), vars(later).values(), strict=True))
         )
@@ -150,6 +151,11 @@ class VoxelMap:
 
     def clear(self) -> None:
         self._blocks.clear()
+
+
+def voxels_of(points: np.ndarray, resolution: float) -> np.ndarray:
+    """(N, 3) int32 world voxels of points (N, 3), metres."""
+    return np.floor(np.asarray(points, np.float64) / resolution).astype(np.int32)
 
 
 def unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

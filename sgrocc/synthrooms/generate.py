@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sgrocc.datasets.embodied_occscannet import EmbodiedOccScanNet
 from sgrocc.datasets.layout import Layout, write_frame, write_global, write_split, write_stream
 from sgrocc.datasets.occscannet import OccScanNet
+from sgrocc.files import whole_file
 from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
 from sgrocc.synthrooms import actors, truth
 from sgrocc.synthrooms.rooms import build_scene
@@ -427,6 +428,5 @@ def _enter(out: Path, split: str, entry: dict) -> None:
 
 def _write_json(path: Path, content: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    unfinished.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
