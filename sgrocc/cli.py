@@ -336,7 +336,9 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
         description="Write a checkpoint as an ONNX file with its manifest and check that onnxruntime gives what torch "
         "gives. With --data, the spread of the model's own depth is measured on the validation split.",
     )
-    parser.add_argument("--checkpoint", required=True, type=Path, help="of the expert stage")
+    parser.add_argument(
+        "--checkpoint", required=True, type=Path, help="of the expert stage, or of the embodied one, with its fusion"
+    )
     parser.add_argument("--out", required=True, type=Path, help="folder of the model; its name is the model's")
     parser.add_argument("--data", type=Path, help="folder of the data set it was trained on")
     parser.add_argument(
@@ -353,7 +355,7 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
 def _export(options: argparse.Namespace) -> None:
     from sgrocc.export.onnx_export import export, measured_depth_sigma_m
     from sgrocc.model.depth_priors import load_prior
-    from sgrocc.training.torch_expert import load_expert
+    from sgrocc.training.torch_expert import load_expert, load_fusion
 
     if (options.data is None) == (options.depth_sigma_m is None):
         raise ValueError("the spread of the depth must be measured or given: use --data or --depth-sigma-m")
@@ -363,6 +365,7 @@ def _export(options: argparse.Namespace) -> None:
     difference = export(
         expert,
         options.out,
+        load_fusion(options.checkpoint),
         name=options.out.name,
         description=f"Spatial Expert, depth prior: {options.prior}. See the model card beside it.",
         trained_on=options.trained_on,

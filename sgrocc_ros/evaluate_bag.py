@@ -65,7 +65,7 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values) -> Fuse
     config = parameters.memory_config(values)
     limits = (config.resolution, config.min_depth_m, config.max_depth_m)
     result = Fused(
-        GaussianMemory(config),
+        GaussianMemory(config, parameters.make_fusion(values)),
         VoxelMap(),
         DepthTruth(config.resolution, min_depth_m=config.min_depth_m, max_depth_m=config.max_depth_m),
         OctomapBaseline(*limits) if octomap_baseline.available() else None,

@@ -44,7 +44,8 @@ class GaussianMemoryNode(Node):
         super().__init__("gaussian_memory", **node_options)
         self._values = parameters.declare(self)
         self.global_frame = self._values["global_frame"]
-        self._memory = GaussianMemory(parameters.memory_config(self._values))
+        fusion = parameters.make_fusion(self._values)
+        self._memory = GaussianMemory(parameters.memory_config(self._values), fusion)
         self._memory.warm_up()
         self._counters = counters or FrameCounters()
         self._health = Health(self, self._counters, self._details)
@@ -106,6 +107,7 @@ class GaussianMemoryNode(Node):
     def _details(self) -> dict[str, object]:
         return {
             "map.gaussians": len(self._memory),
+            "map.fusion": "none" if self._memory.fusion is None else "learned",
             "transforms.refused": sum(self._transforms.problems.values()),
         }
 

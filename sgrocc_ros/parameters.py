@@ -10,7 +10,7 @@ import yaml
 
 from sgrocc.experts import Expert
 from sgrocc.experts.geometric import GeometricConfig, GeometricExpert
-from sgrocc.memory.gaussian_memory import MemoryConfig
+from sgrocc.memory.gaussian_memory import Fusion, MemoryConfig
 
 EXPERT, MEMORY, PUBLISHER = "spatial_expert", "gaussian_memory", "occupancy_publisher"
 
@@ -55,7 +55,7 @@ TABLE: tuple[Parameter, ...] = (
         choices=("learned", "geometric"),
     ),
     Parameter("model", "compact", EXPERT, "learned expert: a folder under models/, or a path"),
-    Parameter("engine", "onnxruntime", EXPERT, "learned expert: what runs the model", choices=("onnxruntime",)),
+    Parameter("engine", "onnxruntime", EXPERT, "what runs the model and its fusion", choices=("onnxruntime",)),
     Parameter("engine_threads", 1, EXPERT, "learned expert: threads of the engine", 1, 64),
     Parameter(
         "depth_source",
@@ -82,6 +82,13 @@ TABLE: tuple[Parameter, ...] = (
         "Gaussians of sensor depth per frame, at most",
         100,
         1_000_000,
+    ),
+    Parameter(
+        "fusion",
+        "learned",
+        MEMORY,
+        "learned: the memory uses what the learned expert's model learned for it, if anything; none: it does not",
+        choices=("learned", "none"),
     ),
     Parameter("min_depth_m", _MEMORY.min_depth_m, MEMORY, "depth nearer than this is not used", 0.01, 10.0),
     Parameter("max_depth_m", _MEMORY.max_depth_m, MEMORY, "depth further than this is not used", 0.1, 100.0),
@@ -290,6 +297,21 @@ def memory_config(values: Values) -> MemoryConfig:
     own = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
     depth = {name: values[name] for name in ("min_depth_m", "max_depth_m")}
     return MemoryConfig(resolution=values["resolution_m"], **depth, **own)
+
+
+def make_fusion(values: Values) -> Fusion | None:
+    """What the memory learned, where the values choose it and the model has it; errors as of `make_expert`."""
+    if values["fusion"] == "none" or values["expert"] != "learned":
+        return None
+    from sgrocc.inference.engine import load_engine
+    from sgrocc.inference.manifest import load_manifest
+    from sgrocc.memory.learned_fusion import LearnedFusion
+    from sgrocc.resources import find_model
+
+    network = load_manifest(find_model(values["model"])).fusion
+    if network is None:
+        return None
+    return LearnedFusion(network, load_engine(network, values["engine"], values["engine_threads"]))
 
 
 def make_expert(values: Values) -> Expert:

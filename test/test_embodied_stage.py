@@ -14,9 +14,10 @@ from scenes import CAMERA, LOOKING_ALONG_X
 
 torch = pytest.importorskip("torch")
 
+from sgrocc.cli import main  # noqa: E402
 from sgrocc.datasets.embodied_occscannet import EmbodiedOccScanNet  # noqa: E402
 from sgrocc.datasets.layout import write_frame, write_global, write_split, write_stream  # noqa: E402
-from sgrocc.evaluation.predictors import MemoryEmbodied, map_expert  # noqa: E402
+from sgrocc.evaluation.predictors import MemoryEmbodied, dense_labels, make, map_expert  # noqa: E402
 from sgrocc.evaluation.protocols import run_embodied  # noqa: E402
 from sgrocc.gaussians import Gaussians  # noqa: E402
 from sgrocc.geometry import Pose, VoxelGrid  # noqa: E402
@@ -28,7 +29,6 @@ from sgrocc.training.data import Augmentation  # noqa: E402
 from sgrocc.training.embodied_stage import EmbodiedStage, mixed  # noqa: E402
 from sgrocc.training.schedule import OptimiserConfig  # noqa: E402
 from sgrocc.training.sequences import ScenesInOrder, SequenceConfig, SequenceData  # noqa: E402
-from sgrocc.training.torch_expert import learned_expert, load_expert  # noqa: E402
 
 FRAMES = 4
 
@@ -106,7 +106,7 @@ def test_in_the_first_phase_the_expert_stays_as_it_is_to_the_bit(world):
     assert {"fusion.fusion.history.weight", "fusion.fusion.current.weight", "fusion.refinement.head.weight"} <= changed
     assert not {name for name in changed if name.startswith("expert.")}
     # Scored before the first step as well: as the expert without a fusion.
-    plain = MemoryEmbodied(map_expert(learned_expert(load_expert(world[1]))), "network")
+    plain = MemoryEmbodied(map_expert(stage._experts[False]), "network")
     counts = run_embodied(EmbodiedOccScanNet(world[0], "val"), plain).counts[100]["all"].scores()
     assert stage.scores_before["val/sc_iou"] == counts["sc_iou"] and stage.scores_before["val/miou"] == counts["miou"]
     assert {"val/sc_iou", "val/miou", "val/miou_occluded", "train/global", "train/local"} <= set(
@@ -157,10 +157,36 @@ def test_training_maps_a_scene_as_a_robot_does(world):
         np.testing.assert_array_equal(array, theirs.arrays()[name])
 
 
+def test_the_exported_files_map_a_scene_as_the_training_does(world, tmp_path):
+    stage, steps = mapped_by_training(world)
+    checkpoint = {"state_dict": stage.state_dict()}
+    stage.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, tmp_path / "embodied.pt")
+    sigma = 0.065, 0.164
+    arguments = ["export", "--checkpoint", str(tmp_path / "embodied.pt"), "--out", str(tmp_path / "model")]
+    assert main([*arguments, "--depth-sigma-m", *map(str, sigma)]) == 0
+    scene = next(s for s in EmbodiedOccScanNet(world[0], "train") if s.name == steps[0].scene)
+    robot = make(tmp_path / "model", "embodied", "network")
+    plain = MemoryEmbodied(robot.expert, "network")
+    for memory in (robot, plain):
+        memory.start(scene)
+        for frame in scene.frames:
+            memory.add(frame)
+    trained_map = stage._memories[steps[0].scene]
+    known = trained_map.snapshot()
+    labels = dense_labels(known.indices, known.labels, scene.grid.shape)
+    occupied = labels > 0
+    assert occupied.sum() > 300
+    # Sums of another order: a voxel at the very threshold may fall to the other side.
+    assert (robot.labels() != labels).sum() <= 0.002 * occupied.sum()
+    assert (plain.labels() != labels).sum() > 0.02 * occupied.sum(), "the fusion has something to say here"
+    assert abs(len(robot.gaussians()) - len(trained_map)) <= 0.002 * len(trained_map)
+
+
 def test_the_map_has_its_own_values_and_the_gradient_of_the_frames_share(world):
     stage, steps = mapped_by_training(world)
     step, memory = steps[-1], stage._memories[steps[-1].scene]
-    memory._fusion = None  # its graph cannot be copied
+    memory.fusion = None  # its graph cannot be copied
     memory = copy.deepcopy(memory)
     labels = torch.from_numpy(step.labels)
     places = (known_places(labels) + 0.5) * 0.08
@@ -176,7 +202,7 @@ def test_the_map_has_its_own_values_and_the_gradient_of_the_frames_share(world):
         answer = Gaussians(*(tensor.detach().numpy() for tensor in said))
         answer = replace(answer, opacities=answer.opacities * np.float32(factor))
         again = copy.deepcopy(memory)
-        again._fusion = lambda *_, answer=answer: answer
+        again.fusion = lambda *_, answer=answer: answer
         # Associated anew with the map that the frame has already changed, a frame has as many Gaussians.
         again.fuse(prediction, step.pose)
         shares[factor] = again.voted(places)

@@ -10,13 +10,19 @@ from onnx import TensorProto, helper  # noqa: E402
 
 from sgrocc.experts import Frame  # noqa: E402
 from sgrocc.experts.learned import LearnedExpert  # noqa: E402
-from sgrocc.export.onnx_export import export, operator_problems, to_onnx  # noqa: E402
+from sgrocc.export.onnx_export import FUSION_COUNT, export, operator_problems, to_onnx  # noqa: E402
+from sgrocc.gaussians import Gaussians  # noqa: E402
 from sgrocc.geometry import PinholeCamera  # noqa: E402
 from sgrocc.inference.engine import load_engine  # noqa: E402
 from sgrocc.inference.manifest import load_manifest  # noqa: E402
+from sgrocc.memory.learned_fusion import LearnedFusion  # noqa: E402
+from sgrocc.memory.recall import history_size  # noqa: E402
 from sgrocc.model.anchors import AnchorConfig  # noqa: E402
+from sgrocc.model.rays import unit  # noqa: E402
+from sgrocc.model.rotations import normalised  # noqa: E402
 from sgrocc.model.spatial_expert import ExpertConfig, SpatialExpert  # noqa: E402
-from sgrocc.training.torch_expert import learned_expert  # noqa: E402
+from sgrocc.model.temporal_fusion import TemporalFusion  # noqa: E402
+from sgrocc.training.torch_expert import TorchFusion, learned_expert  # noqa: E402
 
 SMALL = {"width": 64, "height": 48, "channels": 16, "blocks": 1}
 DETAILS = {"description": "a test", "trained_on": "nothing", "depth_sigma_m": (0.1, 0.05)}
@@ -69,6 +75,72 @@ def test_one_and_two_threads_give_the_same_bits_every_time(exported):
         again = LearnedExpert(manifest, load_engine(manifest, threads=threads), True)(shown).gaussians.arrays()
         for name, array in again.items():
             np.testing.assert_allclose(array, first[name], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def with_fusion(tmp_path_factory):
+    """(fusion whose head does something, folder of the model)."""
+    expert = small_expert()
+    fusion = TemporalFusion(SMALL["channels"]).eval()
+    for layer in (fusion.refinement.head, fusion.fusion.history):
+        torch.nn.init.normal_(layer.weight, std=0.1)
+    folder = tmp_path_factory.mktemp("models") / "fusing"
+    assert export(expert, folder, fusion, name="fusing", **DETAILS) < 1e-4
+    return fusion, folder
+
+
+def remembered(count: int) -> tuple[Gaussians, np.ndarray]:
+    """Gaussians before the camera, most of them outside its image, and their history."""
+    random = np.random.default_rng(count)
+    means = np.stack([random.normal(0, 3, count), random.normal(0, 3, count), random.uniform(0.4, 4, count)], axis=1)
+    rotations = random.normal(size=(count, 4))
+    rotations /= np.linalg.norm(rotations, axis=1, keepdims=True)
+    opacities = random.uniform(0, 1, count)
+    opacities[: count // 10] = 1.0
+    features = random.normal(size=(count, SMALL["channels"]))
+    logits, scales = random.normal(size=(count, 11)), random.uniform(0.01, 0.16, (count, 3))
+    history = random.normal(size=(count, history_size(SMALL["channels"]))).astype(np.float32)
+    return Gaussians(means, scales, rotations, opacities, logits, features), history
+
+
+@pytest.mark.parametrize("count", [0, 1, FUSION_COUNT, FUSION_COUNT + 300])
+@pytest.mark.parametrize("size", [(64, 48), (160, 120)])
+def test_the_exported_fusion_gives_what_torch_gives_for_any_number_of_gaussians(with_fusion, count, size):
+    network = load_manifest(with_fusion[1]).fusion
+    width, height = size
+    camera = PinholeCamera(width, height, 0.9 * width, 0.9 * width, 0.48 * width, 0.52 * height)
+    depth = np.full((height, width), 2.0, np.float32)
+    depth[:, : width // 2] = 0.0
+    gaussians, history = remembered(count)
+    ours = LearnedFusion(network, load_engine(network))(gaussians, history, depth, camera)
+    resized = np.full((48, 64), 2.0, np.float32)
+    resized[:, :32] = 0.0
+    theirs = TorchFusion(with_fusion[0])(gaussians, history, resized, camera.resized(64, 48))
+    assert len(ours) == count and (count == 0 or np.abs(ours.means - gaussians.means).max() > 0.02)
+    for name, array in ours.arrays().items():
+        np.testing.assert_allclose(array, getattr(theirs, name), atol=2e-4, err_msg=name)
+
+
+def test_a_fusion_of_another_model_says_so(with_fusion):
+    network = load_manifest(with_fusion[1]).fusion
+    fusion = LearnedFusion(network, load_engine(network))
+    gaussians, history = remembered(5)
+    others = Gaussians(*(a if name != "features" else a[:, :8] for name, a in gaussians.arrays().items()))
+    with pytest.raises(ValueError, match="8 numbers and those of fusing .fusion. 16: set fusion to none"):
+        fusion(others, history, np.zeros((48, 64), np.float32), PinholeCamera(64, 48, 60.0, 60.0, 32.0, 24.0))
+
+
+def test_directions_of_no_length_stay_finite_on_a_robot():
+    class Directions(torch.nn.Module):
+        def forward(self, vectors, turns):
+            return unit(vectors), normalised(turns)
+
+    vectors, turns = torch.tensor([[0.0, 0.0, 0.0], [3.0, 0.0, 4.0]]), torch.tensor([[0.0] * 4, [0.0, 2.0, 0.0, 0.0]])
+    content = to_onnx(Directions(), (vectors, turns), ["vectors", "turns"], ["units", "rotations"])
+    session = pytest.importorskip("onnxruntime").InferenceSession(content)
+    units, rotations = session.run(None, {"vectors": vectors.numpy(), "turns": turns.numpy()})
+    np.testing.assert_allclose(units, [[0, 0, 0], [0.6, 0, 0.8]], atol=1e-6)
+    np.testing.assert_allclose(rotations, [[0] * 4, [0, 1, 0, 0]], atol=1e-6)
 
 
 def test_the_manifest_says_what_the_model_is(exported):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from sgrocc.inference.engine import load_engine
-from sgrocc.inference.manifest import load_manifest
+from sgrocc.inference.manifest import fusion_shapes, load_manifest
 from sgrocc.labels import CLASS_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -157,6 +157,65 @@ def test_shapes_and_dtypes_of_tensors_are_checked(folder):
     tree["outputs"]["rotations"] = {"shape": [1, 300, 4], "dtype": "float16"}
     write_tree(folder, tree)
     with pytest.raises(ValueError, match="dtype must be float32, not 'float16'"):
+        load_manifest(folder)
+
+
+@pytest.fixture
+def fusing(folder):
+    """(folder, tree) of a model with a fusion of 20 Gaussians at a time."""
+    tree = tree_of(folder)
+    (folder / "fusion.onnx").write_bytes(b"anything")
+    groups = fusion_shapes(160, 120, 20, tree["feature_size"])
+    inputs, outputs = ({n: {"shape": list(s), "dtype": "float32"} for n, s in group.items()} for group in groups)
+    sha256 = hashlib.sha256(b"anything").hexdigest()
+    tree["fusion"] = {"onnx": "fusion.onnx", "sha256": sha256, "inputs": inputs, "outputs": outputs}
+    write_tree(folder, tree)
+    return folder, tree
+
+
+def test_a_model_may_bring_a_fusion_for_the_memory(fusing):
+    folder, tree = fusing
+    fusion = load_manifest(folder).fusion
+    assert fusion.onnx_path == folder / "fusion.onnx" and fusion.name == "random_expert (fusion)"
+    # Features, 11 classes, 6 states, and two figures at 9 places of the ray.
+    assert fusion.inputs["history"].shape == (1, 20, tree["feature_size"] + 11 + 6 + 18)
+    assert fusion.outputs["fused_rotations"].shape == (1, 20, 4)
+    assert load_manifest(MODEL).fusion is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sha256": "0" * 64}, "fusion.onnx is corrupt"),
+        ({"onnx": "../fusion.onnx"}, "onnx must be the plain name"),
+        ({"inputs": {}}, "inputs must be a mapping"),
+        ({"inputs": {"means": {"shape": [1, 20, 3], "dtype": "float32"}}}, "fusion.inputs are means, but must be"),
+        ({"outputs": {"fused_means": {"shape": [1, 20, 3], "dtype": "float32"}}}, "fusion.outputs are fused_means"),
+        ({"colour": "blue"}, "fusion has the unknown key 'colour'"),
+    ],
+)
+def test_a_wrong_fusion_gets_one_sentence(fusing, change, message):
+    folder, tree = fusing
+    write_tree(folder, {**tree, "fusion": {**tree["fusion"], **change}})
+    with pytest.raises(ValueError, match=message) as caught:
+        load_manifest(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_shapes_of_a_fusion_are_those_of_the_model(fusing):
+    folder, tree = fusing
+    tree["fusion"]["inputs"]["history"]["shape"] = [1, 20, 5]
+    write_tree(folder, tree)
+    with pytest.raises(ValueError, match="fusion.inputs.history has shape .*1, 20, 5"):
+        load_manifest(folder)
+    for spec in (*tree["fusion"]["inputs"].values(), *tree["fusion"]["outputs"].values()):
+        spec["shape"][1] = 0 if spec["shape"][1] == 20 else spec["shape"][1]
+    write_tree(folder, tree)
+    with pytest.raises(ValueError, match="takes no Gaussians at a time"):
+        load_manifest(folder)
+    (folder / "fusion.onnx").unlink()
+    write_tree(folder, {**tree, "fusion": None})
+    with pytest.raises(ValueError, match="fusion must be a mapping"):
         load_manifest(folder)
 
 

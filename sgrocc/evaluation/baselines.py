@@ -7,6 +7,7 @@ octomap_unknown_occupied: the same, with all filled that no ray has passed, as a
 splicing: the expert's local grids written into the scene's, the latest frame wins.
 voxel_averaging: the mean of the expert's local probabilities, weighted by how well each frame sees a voxel.
 embodiedocc, gpocc, veocc: other methods' memories with the expert's Gaussians, see `memory_rules`.
+untrained_memory: the method without what its memory learned.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from sgrocc.evaluation.octomap_baseline import OctomapBaseline
 from sgrocc.evaluation.predictors import (
     MAX_DEPTH_M,
     MIN_DEPTH_M,
+    MemoryEmbodied,
     check_names,
     expert_frame,
     load_expert,
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
 #: By protocol: with one frame there is nothing to splice or to average.
 _LOCAL = ("class_prior", "octomap", "octomap_fill", "octomap_unknown_occupied")
-_RULES = ("embodiedocc", "gpocc", "veocc")
+_RULES = ("embodiedocc", "gpocc", "veocc", "untrained_memory")
 NAMES = {"local": _LOCAL, "embodied": (*_LOCAL, "splicing", "voxel_averaging", *_RULES)}
 
 #: Chosen on the validation split of SynthRooms, see docs/benchmark.md: the depth of the fill of octomap_fill
@@ -102,6 +104,7 @@ def make(
         "veocc": lambda: VoxelAveraging(predict, 0.5, veocc_confidence),
         "gpocc": lambda: GPOccRule(map_expert(expert), depth),
         "embodiedocc": lambda: EmbodiedOccRule(map_expert(expert), depth),
+        "untrained_memory": lambda: MemoryEmbodied(map_expert(expert), depth),
     }
     return made[name]()
 

@@ -19,6 +19,7 @@ from sgrocc.inference.engine import load_engine
 from sgrocc.inference.manifest import load_manifest
 from sgrocc.labels import FREE, NUM_CLASSES, UNKNOWN, most_likely_class
 from sgrocc.memory.gaussian_memory import Fusion, GaussianMemory, MemoryConfig
+from sgrocc.memory.learned_fusion import LearnedFusion
 from sgrocc.splatting import class_probabilities, splat_grid
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def make(
     model: str | Path | None, protocol: str, depth: str, expert: str | Expert | None = None
 ) -> LocalPredictor | EmbodiedPredictor:
     """The method as a predictor: `model` and `expert` as in `load_expert`; protocol: local or embodied; depth: true
-    (as stored), sensor (with the faults of an RGB-D sensor) or network (none is given).
+    (as stored), sensor (with the faults of an RGB-D sensor) or network (none is given). The memory has the fusion that
+    the model brings.
 
     Raises FileNotFoundError or ValueError where the model cannot be used, and ValueError for an unknown name.
     """
@@ -44,7 +46,14 @@ def make(
     loaded = load_expert(model, depth, expert)
     if protocol == "local":
         return ExpertLocal(loaded, depth)
-    return MemoryEmbodied(map_expert(loaded), depth)
+    return MemoryEmbodied(map_expert(loaded), depth, fusion_of(loaded))
+
+
+def fusion_of(expert: Expert) -> Fusion | None:
+    """What the expert's model learned for the memory; None where that is nothing."""
+    if not isinstance(expert, LearnedExpert) or expert.manifest.fusion is None:
+        return None
+    return LearnedFusion(expert.manifest.fusion, load_engine(expert.manifest.fusion))
 
 
 def map_expert(expert: Expert) -> Expert:

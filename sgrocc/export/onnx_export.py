@@ -1,4 +1,4 @@
-"""A trained Spatial Expert as an ONNX file and its manifest, the format of models/README.md."""
+"""A trained Spatial Expert, and the memory's fusion, as ONNX files and their manifest: see models/README.md."""
 
 from __future__ import annotations
 
@@ -12,9 +12,19 @@ from torch import nn
 
 from sgrocc.datasets.layout import VOXEL_M
 from sgrocc.inference.engine import load_engine
-from sgrocc.inference.manifest import OPSET, load_manifest, save_model, tensor_shapes
+from sgrocc.inference.manifest import (
+    OPSET,
+    ModelManifest,
+    Network,
+    fusion_shapes,
+    load_manifest,
+    save_model,
+    tensor_shapes,
+)
 from sgrocc.model.anchors import RayAnchors
 from sgrocc.model.spatial_expert import SpatialExpert
+from sgrocc.model.temporal_fusion import TemporalFusion
+from sgrocc.model.voxels import GaussianTensors
 
 #: What every TensorRT from 10.3 on builds. Scatter, NonZero, Unique, TopK, Loop and If stay out for good reasons.
 ALLOWED_OPERATORS = frozenset(
@@ -24,6 +34,8 @@ ALLOWED_OPERATORS = frozenset(
 )
 #: How far onnxruntime's answer may be from torch's, relative to the largest value of the output.
 TOLERANCE = 1e-3
+#: How many Gaussians the fusion takes at a time.
+FUSION_COUNT = 2048
 
 
 class _Contract(nn.Module):
@@ -38,9 +50,22 @@ class _Contract(nn.Module):
         return (output.depth, *output.gaussians)
 
 
+class _FusionContract(nn.Module):
+    """The same of the fusion."""
+
+    def __init__(self, fusion: TemporalFusion) -> None:
+        super().__init__()
+        self.fusion = fusion
+
+    def forward(self, means, scales, rotations, opacities, logits, features, history, depth, intrinsics):
+        gaussians = GaussianTensors(means, scales, rotations, opacities, logits, features)
+        return tuple(self.fusion(gaussians, history, depth, intrinsics))
+
+
 def export(
     expert: SpatialExpert,
     folder: str | Path,
+    fusion: TemporalFusion | None = None,
     *,
     name: str,
     description: str,
@@ -50,7 +75,8 @@ def export(
 ) -> float:
     """Write `expert` into `folder` and check what was written: operators, manifest, onnxruntime's answer to a frame.
 
-    depth_sigma_m: (constant, factor) of the network's own depth, as measured. Returns the largest relative difference
+    fusion: of the memory, where it learned one; depth_sigma_m: (constant, factor) of the network's own depth, as
+    measured. Returns the largest relative difference
     between onnxruntime and torch. Raises ValueError where the expert cannot be exported or the two differ.
     """
     if not isinstance(expert.anchors, RayAnchors):
@@ -64,6 +90,12 @@ def export(
     inputs, outputs = tensor_shapes(width, height, count, channels)
     frame = _frame(height, width)
     content = to_onnx(contract, frame, list(inputs), list(outputs))
+    written = None
+    if fusion is not None:
+        fusion_contract = _FusionContract(fusion.eval()).eval()
+        shapes, fused = fusion_shapes(width, height, FUSION_COUNT, channels)
+        example = _remembered(shapes)
+        written = to_onnx(fusion_contract, tuple(example.values()), list(shapes), list(fused)), FUSION_COUNT
     save_model(
         folder,
         content,
@@ -87,8 +119,14 @@ def export(
             "trained_on": trained_on,
             "licence": licence,
         },
+        written,
     )
-    return _largest_difference(contract, folder, frame, list(inputs), list(outputs))
+    manifest = load_manifest(folder)
+    holes = (*frame[:2], torch.zeros_like(frame[2]))
+    difference = _largest_difference(contract, manifest, [frame, holes])
+    if fusion is None:
+        return difference
+    return max(difference, _largest_difference(fusion_contract, manifest.fusion, [tuple(example.values())]))
 
 
 def measured_depth_sigma_m(expert: SpatialExpert, data: str | Path, split: str = "val", frames: int = 120):
@@ -176,15 +214,29 @@ def _frame(height: int, width: int) -> tuple[torch.Tensor, ...]:
     return image, torch.tensor([[0.8 * width, 0.82 * width, 0.48 * width, 0.53 * height]]), depth
 
 
-def _largest_difference(contract: nn.Module, folder: str | Path, frame, inputs: list[str], outputs: list[str]) -> float:
-    engine = load_engine(load_manifest(folder))
+def _remembered(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Gaussians before a camera, with something remembered of their places, and a depth with holes."""
+    generator = torch.Generator().manual_seed(1)
+    example = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    example["means"][..., 2] = 0.5 + example["means"][..., 2].abs()
+    example["scales"] = 0.02 + 0.02 * example["scales"].abs()
+    example["rotations"] = nn.functional.normalize(example["rotations"], dim=-1)
+    example["opacities"] = torch.sigmoid(example["opacities"])
+    height, width = shapes["depth"][2:]
+    _, example["intrinsics"], example["depth"] = _frame(height, width)
+    return example
+
+
+def _largest_difference(
+    contract: nn.Module, network: ModelManifest | Network, examples: list[tuple[torch.Tensor, ...]]
+) -> float:
+    engine = load_engine(network)
     largest = 0.0
-    for depth in (frame[2], torch.zeros_like(frame[2])):
-        tensors = (*frame[:2], depth)
+    for tensors in examples:
         with torch.no_grad():
             expected = contract(*tensors)
-        answer = engine.infer({name: tensor.numpy() for name, tensor in zip(inputs, tensors, strict=True)})
-        for name, tensor in zip(outputs, expected, strict=True):
+        answer = engine.infer({name: tensor.numpy() for name, tensor in zip(network.inputs, tensors, strict=True)})
+        for name, tensor in zip(network.outputs, expected, strict=True):
             difference = np.abs(answer[name] - tensor.numpy()).max() / max(float(tensor.abs().max()), 1e-6)
             if not difference <= TOLERANCE:
                 raise ValueError(f"onnxruntime's {name} differs from torch's by {difference:.2g} of its largest value")

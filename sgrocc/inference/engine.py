@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sgrocc.inference.manifest import ModelManifest, TensorSpec
+from sgrocc.inference.manifest import ModelManifest, Network, TensorSpec
 
 
 class Engine(Protocol):
@@ -22,7 +22,7 @@ class OnnxruntimeEngine:
     Raises ValueError where the ONNX file cannot be loaded or is not what its manifest says.
     """
 
-    def __init__(self, manifest: ModelManifest, threads: int = 1) -> None:
+    def __init__(self, manifest: ModelManifest | Network, threads: int = 1) -> None:
         if threads < 1:
             raise ValueError(f"an engine needs at least 1 thread, not {threads}")
         try:
@@ -69,8 +69,11 @@ class OnnxruntimeEngine:
 ENGINES = {"onnxruntime": OnnxruntimeEngine}
 
 
-def load_engine(manifest: ModelManifest, engine: str = "onnxruntime", threads: int = 1) -> Engine:
-    """The engine of that name, with the model loaded. Raises ValueError for an unknown name or a bad model."""
+def load_engine(manifest: ModelManifest | Network, engine: str = "onnxruntime", threads: int = 1) -> Engine:
+    """The engine of that name, with the model or its fusion loaded.
+
+    Raises ValueError for an unknown name or a bad model.
+    """
     if engine not in ENGINES:
         raise ValueError(f"there is no engine {engine!r} here: use {' or '.join(ENGINES)}")
     return ENGINES[engine](manifest, threads)

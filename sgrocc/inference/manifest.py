@@ -10,12 +10,17 @@ from pathlib import Path
 
 import yaml
 
-from sgrocc.labels import CLASS_NAMES, NUM_CLASSES
+from sgrocc.gaussians import Gaussians
+from sgrocc.labels import CLASS_NAMES
+from sgrocc.memory.recall import history_size
 
 SCHEMA_VERSION = 1
 OPSET = 18
 MANIFEST_FILE = "manifest.yaml"
 ONNX_FILE = "expert.onnx"
+FUSION_FILE = "fusion.onnx"
+#: Before the names of what a fusion makes of Gaussians: an input and an output of a graph cannot share a name.
+FUSED = "fused_"
 _MAX_MANIFEST_BYTES = 64 * 1024
 
 
@@ -28,11 +33,22 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Network:
+    """An ONNX file whose sha256 was checked, the name of what it is part of, and its tensors."""
+
+    name: str
+    onnx_path: Path
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+
+
+@dataclass(frozen=True)
 class ModelManifest:
     """A validated manifest; the fields are those of the file, explained in models/README.md.
 
     onnx_path: the file whose sha256 was checked; image_mean, image_std: per RGB channel, of the image divided by 255;
-    resolution_m: edge of the voxels the model was made for; depth_sigma_m: (constant, factor of depth).
+    resolution_m: edge of the voxels the model was made for; depth_sigma_m: (constant, factor of depth); fusion: what
+    the memory learned, None where it learned nothing.
     """
 
     name: str
@@ -55,12 +71,13 @@ class ModelManifest:
     semantic: bool
     trained_on: str
     licence: str
+    fusion: Network | None = None
 
 
 def load_manifest(folder: str | Path) -> ModelManifest:
-    """Read and check `folder`/manifest.yaml and the sha256 of the ONNX file beside it.
+    """Read and check `folder`/manifest.yaml and the sha256 of each ONNX file beside it.
 
-    Raises FileNotFoundError where the folder or one of the two files is missing, and ValueError, in one sentence, for
+    Raises FileNotFoundError where the folder or one of the files is missing, and ValueError, in one sentence, for
     everything else that is wrong.
     """
     folder = Path(folder)
@@ -78,11 +95,20 @@ def load_manifest(folder: str | Path) -> ModelManifest:
         fields = _checked(tree)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    onnx_path = folder / fields.pop("onnx")
-    digest = hashlib.sha256(_read(onnx_path)).hexdigest()
-    if digest != fields["sha256"]:
-        raise ValueError(f"{onnx_path} is corrupt, its sha256 is not the one in the manifest: fetch the model again")
-    return ModelManifest(onnx_path=onnx_path, **fields)
+    onnx_path = _checked_file(folder, fields.pop("onnx"), fields["sha256"])
+    fusion = fields.pop("fusion", None)
+    if fusion is not None:
+        fusion_path = _checked_file(folder, fusion["onnx"], fusion["sha256"])
+        name = f"{fields['name']} (fusion)"
+        fusion = Network(name, fusion_path, fusion["inputs"], fusion["outputs"])
+    return ModelManifest(onnx_path=onnx_path, fusion=fusion, **fields)
+
+
+def _checked_file(folder: Path, name: str, sha256: str) -> Path:
+    path = folder / name
+    if hashlib.sha256(_read(path)).hexdigest() != sha256:
+        raise ValueError(f"{path} is corrupt, its sha256 is not the one in the manifest: fetch the model again")
+    return path
 
 
 def tensor_shapes(
@@ -92,20 +118,35 @@ def tensor_shapes(
     inputs = {"image": (1, 3, height, width), "intrinsics": (1, 4)}
     if takes_depth:
         inputs["sensor_depth"] = (1, 1, height, width)
-    outputs = {
+    return inputs, {"depth": (1, 1, height, width), **_gaussian_shapes(count, feature_size)}
+
+
+def fusion_shapes(
+    width: int, height: int, count: int, feature_size: int
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """The same of the memory's fusion, for `count` Gaussians at a time and the depth of an image of that size."""
+    gaussians = _gaussian_shapes(count, feature_size)
+    inputs = {
+        **gaussians,
+        "history": (1, count, history_size(feature_size)),
         "depth": (1, 1, height, width),
-        "means": (1, count, 3),
-        "scales": (1, count, 3),
-        "rotations": (1, count, 4),
-        "opacities": (1, count),
-        "logits": (1, count, NUM_CLASSES),
-        "features": (1, count, feature_size),
+        "intrinsics": (1, 4),
     }
-    return inputs, outputs
+    return inputs, {f"{FUSED}{name}": shape for name, shape in gaussians.items()}
 
 
-def save_model(folder: str | Path, onnx_bytes: bytes, made_by: str, fields: dict) -> Path:
+def _gaussian_shapes(count: int, feature_size: int) -> dict[str, tuple[int, ...]]:
+    one = Gaussians.empty(feature_size).arrays()
+    widths = {name: array.shape[1:] for name, array in one.items()}
+    return {name: (1, count, *width) for name, width in widths.items()}
+
+
+def save_model(
+    folder: str | Path, onnx_bytes: bytes, made_by: str, fields: dict, fusion: tuple[bytes, int] | None = None
+) -> Path:
     """Write the ONNX file and its manifest into `folder`, which is made where it is missing, and check both.
+
+    fusion: the ONNX file of the memory's fusion, and how many Gaussians it takes at a time.
 
     fields: name, description, inputs and outputs ({name: shape}), image (width, height, mean, std), resolution_m,
     feature_size, depth_sigma_m, takes_depth, semantic, trained_on, licence; the rest follows. made_by: the first line's
@@ -131,8 +172,20 @@ def save_model(folder: str | Path, onnx_bytes: bytes, made_by: str, fields: dict
         "intrinsics": "scaled_to_input",
     }
     tree |= {key: value for key, value in fields.items() if key not in tree}
+    if fusion is not None:
+        fusion_bytes, count = fusion
+        image = fields["image"]
+        inputs, outputs = fusion_shapes(image["width"], image["height"], count, fields["feature_size"])
+        tree["fusion"] = {
+            "onnx": FUSION_FILE,
+            "sha256": hashlib.sha256(fusion_bytes).hexdigest(),
+            "inputs": tensors(inputs),
+            "outputs": tensors(outputs),
+        }
     _checked(tree)
     (folder / ONNX_FILE).write_bytes(onnx_bytes)
+    if fusion is not None:
+        (folder / FUSION_FILE).write_bytes(fusion_bytes)
     path = folder / MANIFEST_FILE
     text = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=110)
     path.write_text(f"# {made_by}\n{text}", encoding="utf-8")
@@ -158,7 +211,7 @@ def _checked(tree: object) -> dict:
             f"schema_version is {_shown(tree['schema_version'])}, but this program reads version {SCHEMA_VERSION}: "
             "export the model again or update the program"
         )
-    fields = _mapping("the manifest", tree, _FIELDS)
+    fields = _mapping("the manifest", tree, _FIELDS, optional=("fusion",))
     image = fields.pop("image")
     fields.pop("schema_version")
     fields.update({f"image_{key}": value for key, value in image.items()})
@@ -167,21 +220,35 @@ def _checked(tree: object) -> dict:
 
 
 def _check_tensors(fields: dict) -> None:
-    """The inputs and outputs must be those that the learned expert gives and reads."""
-    means = fields["outputs"].get("means")
+    """The inputs and outputs must be those that the learned expert, and the memory, give and read."""
+    size = fields["image_width"], fields["image_height"]
+    count = _count(fields["outputs"], "outputs")
+    _check_shapes(fields, tensor_shapes(*size, count, fields["feature_size"], fields["takes_depth"]))
+    if "fusion" in fields:
+        count = _count(fields["fusion"]["inputs"], "fusion.inputs")
+        if not count:
+            raise ValueError("the fusion takes no Gaussians at a time: export the model again")
+        _check_shapes(fields["fusion"], fusion_shapes(*size, count, fields["feature_size"]), "fusion.")
+
+
+def _count(specs: dict[str, TensorSpec], where: str) -> int:
+    means = specs.get("means")
     if means is None or len(means.shape) != 3:
-        raise ValueError("outputs must have `means` of shape [1, N, 3]: export the model again")
-    inputs, outputs = tensor_shapes(
-        fields["image_width"], fields["image_height"], means.shape[1], fields["feature_size"], fields["takes_depth"]
-    )
-    for group, expected in (("inputs", inputs), ("outputs", outputs)):
+        raise ValueError(f"{where} must have `means` of shape [1, N, 3]: export the model again")
+    return means.shape[1]
+
+
+def _check_shapes(fields: dict, expected: tuple[dict, dict], of: str = "") -> None:
+    for group, shapes in zip(("inputs", "outputs"), expected, strict=True):
         declared = fields[group]
-        if set(declared) != set(expected):
-            raise ValueError(f"{group} are {_names(declared)}, but must be {_names(expected)}: export the model again")
-        for name, shape in expected.items():
+        if set(declared) != set(shapes):
+            raise ValueError(
+                f"{of}{group} are {_names(declared)}, but must be {_names(shapes)}: export the model again"
+            )
+        for name, shape in shapes.items():
             if declared[name].shape != shape:
                 raise ValueError(
-                    f"{group}.{name} has shape {list(declared[name].shape)}, but the other fields "
+                    f"{of}{group}.{name} has shape {list(declared[name].shape)}, but the other fields "
                     f"make it {list(shape)}: export the model again"
                 )
 
@@ -211,16 +278,16 @@ def _is_number(value: object) -> bool:
 Check = Callable[[str, object], object]
 
 
-def _mapping(where: str, value: object, checks: dict[str, Check]) -> dict:
+def _mapping(where: str, value: object, checks: dict[str, Check], optional: tuple[str, ...] = ()) -> dict:
     if not isinstance(value, dict):
         raise ValueError(f"{where} must be a mapping with the keys {', '.join(checks)}, not {_shown(value)}")
-    missing = [key for key in checks if key not in value]
+    missing = [key for key in checks if key not in value and key not in optional]
     if missing:
         raise ValueError(f"{where} lacks the key {missing[0]}: add it, see models/README.md")
     unknown = [key for key in value if key not in checks]
     if unknown:
         raise ValueError(f"{where} has the unknown key {_shown(unknown[0])}: remove or correct it")
-    return {key: check(key, value[key]) for key, check in checks.items()}
+    return {key: check(key, value[key]) for key, check in checks.items() if key in value}
 
 
 def _fail(key: str, wanted: str, value: object) -> ValueError:
@@ -298,6 +365,10 @@ def _tensors(key: str, value: object) -> dict[str, TensorSpec]:
     return specs
 
 
+def _fusion(key: str, value: object) -> dict:
+    return _mapping(key, value, {name: _FIELDS[name] for name in ("onnx", "sha256", "inputs", "outputs")})
+
+
 def _shape(key: str, value: object) -> tuple[int, ...]:
     if not isinstance(value, list) or not value or not all(_is_int(n) and 0 <= n <= 10**9 for n in value):
         raise _fail(key, "a list of integers (static shapes only)", value)
@@ -324,4 +395,5 @@ _FIELDS: dict[str, Check] = {
     "semantic": _flag,
     "trained_on": _text,
     "licence": _text,
+    "fusion": _fusion,
 }

@@ -14,12 +14,13 @@ from sgrocc.labels import FREE, NUM_CLASSES, STRUCTURAL, UNKNOWN, most_likely_cl
 from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, semantic_confidence
 from sgrocc.memory.pool import GaussianPool
 from sgrocc.memory.recall import RAY_STEPS, History
-from sgrocc.memory.visibility import MEASURED_SHARE, frustum_blocks, look, see_through_margin_m
+from sgrocc.memory.visibility import MEASURED_SHARE, deviation_m, frustum_blocks, look, see_through_margin_m
 from sgrocc.memory.voxels import AROUND, VoxelBlocks, VoxelUpdate, unique_rows, voxels_of
 from sgrocc.splatting import BLOCK, reached_voxels, softmax, splat_blocks
 
 #: What learns from the past (eq. 4): N Gaussians of a frame, one per voxel, in the camera frame, the (N, history_size)
-#: history of their places, and the frame's depth with its camera, to N Gaussians in the camera frame.
+#: history of their places, and the frame's depth with its camera, 0 where it is too rough to hold a surface by, to N
+#: Gaussians in the camera frame.
 Fusion = Callable[[Gaussians, np.ndarray, np.ndarray, PinholeCamera], Gaussians]
 
 #: In the memory every voxel may hold a Gaussian of its own: none needs to stand for its neighbours. In voxels.
@@ -30,6 +31,10 @@ _KEPT = 0.5
 
 #: A guess is an occupancy above this.
 _LEAST_GUESS = 0.02
+
+#: A depth holds surfaces (GRM) where its standard deviation is at most this, metres: held by a network's own, which may
+#: be wrong by half a metre, nothing could be put right.
+_HOLDING_SIGMA_M = 0.1
 
 #: Bound of the weight of guesses: one look outweighs them, however often they were made.
 _MAX_GUESSED_WEIGHT = 0.25
@@ -132,7 +137,7 @@ class GaussianMemory:
 
     def __init__(self, config: MemoryConfig | None = None, fusion: Fusion | None = None) -> None:
         self.config = config or MemoryConfig()
-        self._fusion = fusion
+        self.fusion = fusion
         self._pool = GaussianPool()
         self._voxels = VoxelBlocks(
             gaussian=(np.int32, -1),
@@ -284,12 +289,13 @@ class GaussianMemory:
         guesses, guess_voxels = merge_per_voxel(observed.select(guess & believed), self.config.resolution)
         observed, voxels = merge_per_voxel(observed.select(~guess & believed), self.config.resolution)
         broken = 0
-        if self._fusion is not None:
-            observed, guesses, broken = self._fused(observed, guesses, depth, camera, camera_to_world)
+        if self.fusion is not None:
+            holding = np.where(deviation_m(depth, prediction.depth_sigma_m) <= _HOLDING_SIGMA_M, depth, np.float32(0))
+            observed, guesses, broken = self._fused(observed, guesses, (depth, holding), camera, camera_to_world)
         self.frames += 1
 
         said = Gaussians.joined(observed, guesses)
-        if self._fusion is not None:
+        if self.fusion is not None:
             # What it moved may share a voxel.
             guesses, guess_voxels = merge_per_voxel(guesses, self.config.resolution)
             observed, voxels = merge_per_voxel(observed, self.config.resolution)
@@ -380,15 +386,21 @@ class GaussianMemory:
         return ~measured | (z > surface + margin_m), believed
 
     def _fused(
-        self, observed: Gaussians, guesses: Gaussians, depth: np.ndarray, camera: PinholeCamera, camera_to_world: Pose
+        self,
+        observed: Gaussians,
+        guesses: Gaussians,
+        depths: tuple[np.ndarray, np.ndarray],
+        camera: PinholeCamera,
+        camera_to_world: Pose,
     ) -> tuple[Gaussians, Gaussians, int]:
-        """What the learned fusion makes of a frame's Gaussians, and how many it broke."""
+        """What the learned fusion makes of a frame's Gaussians, and how many it broke. depths: all, and what holds."""
+        depth, holding = depths
         both, count = Gaussians.joined(observed, guesses), len(observed)
         z, surface, _ = _surface_at(both.means, depth, camera, camera_to_world)
         behind_m = np.where(surface > 0, z - surface, 0.0)
         remembered = self.recall(both.means, camera_to_world.translation)
         history = remembered.vector(np.arange(len(both)) >= count, behind_m)
-        found = self._fusion(both.transformed(camera_to_world.inverse()), history, depth, camera)
+        found = self.fusion(both.transformed(camera_to_world.inverse()), history, holding, camera)
         if len(found) != len(both) or found.features.shape != both.features.shape:
             raise ValueError(
                 f"the fusion made {len(found)} Gaussians with {found.features.shape[1]} features of {len(both)} with "
@@ -493,9 +505,8 @@ class GaussianMemory:
         old = self._pool.gaussians(index)
         self._pool.last_seen[index] = self.frames
         z, frame_depth, _ = _surface_at(old.means, depth, camera, camera_to_world)
-        constant, factor = prediction.depth_sigma_m
         # Within a fraction of a voxel, depths agree, however sure of itself the expert is.
-        sigma_m = np.maximum(constant + factor * frame_depth, 0.25 * self.config.resolution)
+        sigma_m = np.maximum(deviation_m(frame_depth, prediction.depth_sigma_m), 0.25 * self.config.resolution)
         guess = self._pool.guess[index]
         # No depth to compare with, or a surface in front: the frame says nothing about this Gaussian.
         hidden = ((frame_depth <= 0) | (z > frame_depth + 3 * sigma_m)) & ~guess

@@ -39,12 +39,17 @@ def frustum_blocks(
     return blocks[inside]
 
 
+def deviation_m(depth: np.ndarray, depth_sigma_m: tuple[float, float]) -> np.ndarray:
+    """The standard deviation of depths, metres; depth_sigma_m: (constant, factor of depth)."""
+    return depth_sigma_m[0] + depth_sigma_m[1] * depth
+
+
 def see_through_margin_m(depth: np.ndarray, free_margin_m: float, depth_sigma_m: tuple[float, float]) -> np.ndarray:
     """How far in front of a depth a voxel must lie to be looked through, and how far behind it nothing is seen, metres:
     at least two standard deviations, as a network's depth, which may be wrong by half a metre, must not clear the
     surface that it misjudged.
     """
-    return np.maximum(free_margin_m, 2.0 * (depth_sigma_m[0] + depth_sigma_m[1] * depth))
+    return np.maximum(free_margin_m, 2.0 * deviation_m(depth, depth_sigma_m))
 
 
 #: Up to this share of the margin behind a surface, a voxel is measured.

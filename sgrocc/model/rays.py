@@ -23,8 +23,9 @@ def back_project(pixels: torch.Tensor, depth: torch.Tensor, intrinsics: torch.Te
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
-    """(..., 3) of length 1."""
-    return vectors / torch.sqrt((vectors * vectors).sum(dim=-1, keepdim=True) + 1e-12)
+    """(..., 3) of length 1; zero where they are zero."""
+    # Not "+ 1e-12": the exporter takes it for zero, leaves it out, and the robot divides by zero.
+    return vectors / torch.sqrt((vectors * vectors).sum(dim=-1, keepdim=True).clamp_min(1e-12))
 
 
 def sample(maps: torch.Tensor, pixels: torch.Tensor, image_size: tuple[int, int], border: bool = False) -> torch.Tensor:

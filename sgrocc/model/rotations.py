@@ -32,9 +32,9 @@ def multiply_quaternions(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def normalised(quaternions: torch.Tensor) -> torch.Tensor:
-    """(..., 4) of length 1; nothing divides by zero."""
-    length = torch.sqrt((quaternions * quaternions).sum(dim=-1, keepdim=True) + 1e-12)
-    return quaternions / length
+    """(..., 4) of length 1; zero where they are zero."""
+    # See `unit` in rays.py for why nothing is added.
+    return quaternions / torch.sqrt((quaternions * quaternions).sum(dim=-1, keepdim=True).clamp_min(1e-12))
 
 
 def turn_to(directions: torch.Tensor) -> torch.Tensor:

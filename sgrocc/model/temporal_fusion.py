@@ -56,13 +56,16 @@ class TemporalFusion(nn.Module):
         """gaussians: (B, N, ...) in the camera frame; history: (B, N, H), see sgrocc.memory.recall; depth: (B, 1, H, W)
         metres along z, 0 where unknown; intrinsics: (B, 4) of that depth.
         """
+        # torch.logit has operators that an engine lacks.
+        opacities = gaussians.opacities.clamp(_SMALLEST, 1 - _SMALLEST)
+        opacity_logits = torch.log(opacities) - torch.log(1 - opacities)
         # As rays of one anchor each.
         single = GaussianTensors(*(tensor[:, :, None] for tensor in gaussians))
         anchors = Anchors(
             single.means,
             torch.log(single.scales),
             single.rotations,
-            torch.logit(single.opacities, _SMALLEST)[..., None],
+            opacity_logits[:, :, None, None],
             single.logits,
         )
         fused = self.fusion(single.features, history[:, :, None])

@@ -28,7 +28,8 @@ class EmbodiedStage(lightning.LightningModule):
     """expert_from: checkpoint of the expert stage; frozen_epochs: of the first phase, in which the expert stays as it
     is and the fusion alone learns (0: both learn from the first frame on); identity: how the fusion begins (eq. 5, or
     at random, for the ablation); refinement: of its head; weights: of the losses; optimiser: with the multipliers of
-    the second phase, as {expert: 0.1, expert.encoder: 0}.
+    the second phase, as {expert: 0.1, expert.encoder: 0}; depth_sigma_m: standard deviation of the expert's own depth,
+    as (constant, factor of depth), which `sgrocc export` measures: the memory of a robot will be told the same.
 
     A step is a frame. Nothing is learned through the memory: what it holds counts as given. Raises ValueError for an
     expert whose Gaussians the memory would splat in another way.
@@ -42,6 +43,7 @@ class EmbodiedStage(lightning.LightningModule):
         refinement: RefinementConfig | None = None,
         weights: LossWeights | None = None,
         optimiser: OptimiserConfig | None = None,
+        depth_sigma_m: tuple[float, float] = (0.065, 0.164),
     ) -> None:
         super().__init__()
         self.expert = load_expert(expert_from)
@@ -55,7 +57,7 @@ class EmbodiedStage(lightning.LightningModule):
         self.weights = weights or LossWeights()
         self.optimiser = optimiser or OptimiserConfig(multipliers={"expert": 0.1, "expert.encoder": 0.0})
         self.optimiser.freeze(self)
-        self._experts = {depth: learned_expert(self.expert, depth) for depth in (False, True)}
+        self._experts = {depth: learned_expert(self.expert, depth, depth_sigma_m) for depth in (False, True)}
         self._fuse = TorchFusion(self.fusion)
         self._memories: dict[str, GaussianMemory] = {}
 
@@ -156,6 +158,7 @@ class EmbodiedStage(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["expert_config"] = asdict(self.expert.config)
+        checkpoint["fusion_config"] = asdict(self.fusion.refinement.config)
 
     def configure_optimizers(self) -> dict:
         return self.optimiser.build(self, int(self.trainer.estimated_stepping_batches))

@@ -59,6 +59,22 @@ def _expert_in(content: dict) -> SpatialExpert:
     return expert.eval()
 
 
+def load_fusion(checkpoint: str | Path) -> TemporalFusion | None:
+    """What an EmbodiedStage's checkpoint holds for the memory, in evaluation mode; None in other stages'.
+
+    Raises FileNotFoundError.
+    """
+    content = read_checkpoint(checkpoint)
+    if "fusion_config" not in content:
+        return None
+    channels = content["expert_config"]["channels"]
+    fusion = TemporalFusion(channels, RefinementConfig(**content["fusion_config"]))
+    prefix = "fusion."
+    weights = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+    fusion.load_state_dict(weights)
+    return fusion.eval()
+
+
 def any_expert(checkpoint: str | Path, width: int, height: int) -> SpatialExpert:
     """The expert of an ExpertStage's checkpoint or, of an ImageStage's, what its encoder alone knows: the classes of
     pixels, on the surface of its depth, for images of that size. Raises FileNotFoundError or ValueError.
@@ -157,8 +173,13 @@ class TorchFusion:
         return Gaussians(*(tensor.detach().numpy() for tensor in found))
 
 
-def learned_expert(expert: SpatialExpert, use_sensor_depth: bool = False) -> LearnedExpert:
-    """The expert as the nodes would have it, for those who ask for one: only ray anchors can run without a pose."""
+def learned_expert(
+    expert: SpatialExpert, use_sensor_depth: bool = False, depth_sigma_m: tuple[float, float] = (0.1, 0.05)
+) -> LearnedExpert:
+    """The expert as the nodes would have it, for those who ask for one: only ray anchors can run without a pose.
+
+    depth_sigma_m: of the network's own depth, as (constant, factor of depth).
+    """
     config = expert.config
     manifest = ModelManifest(
         name="in memory",
@@ -175,7 +196,7 @@ def learned_expert(expert: SpatialExpert, use_sensor_depth: bool = False) -> Lea
         classes=CLASS_NAMES,
         resolution_m=VOXEL_M,
         feature_size=config.channels,
-        depth_sigma_m=(0.1, 0.05),
+        depth_sigma_m=depth_sigma_m,
         takes_depth=True,
         intrinsics="scaled_to_input",
         semantic=True,
