@@ -302,7 +302,10 @@ def test_see_throughs_are_those_of_the_definition(seed, sigma_m):
         beyond = {v for v in found - wanted if pose.inverse().apply((np.array([v]) + 0.5) * 0.08)[0, 2] > depth.max()}
         # float32 against float64 may differ for centres within rounding of a pixel's border
         assert len((wanted ^ found) - beyond) <= 0.001 * len(wanted) and len(wanted) > 1000
-    weight = np.exp(-np.maximum(z - surface, 0) / 0.5)
+    # Near the surface of a depth that is rougher than half a voxel, little is sure.
+    blur = np.maximum(sigma_m[0] + sigma_m[1] * surface - 0.04, 0)
+    clear = np.where(blur > 1e-9, 0.1 + 0.9 * np.tanh(np.abs(z - surface) / np.maximum(blur, 1e-9)), 1)
+    weight = clear * np.exp(-np.maximum(z - surface, 0) / 0.5)
     of_voxel = dict(zip(map(tuple, voxels[known]), weight[known], strict=True))
     errors = [
         abs(of_voxel[tuple(v)] - w)

@@ -54,6 +54,8 @@ def see_through_margin_m(depth: np.ndarray, free_margin_m: float, depth_sigma_m:
 
 #: Up to this share of the margin behind a surface, a voxel is measured.
 MEASURED_SHARE = 0.5
+#: So close to the surface of a rough depth that it may as well lie on the other side, a voxel has this weight.
+_BLURRED = 0.1
 #: Behind a surface the weight falls to a third within this, metres: what a frame says there is a guess.
 _GUESSED_M = 0.5
 
@@ -76,9 +78,11 @@ def _look(
     offsets: wp.array(dtype=wp.vec3),
     depth: wp.array2d(dtype=wp.float32),
     margin: wp.array2d(dtype=wp.float32),
+    blur: wp.array2d(dtype=wp.float32),
     focal: wp.vec2,
     centre: wp.vec2,
     guessed: wp.float32,
+    blurred: wp.float32,
     measured_share: wp.float32,
     weight: wp.array2d(dtype=wp.float32),
     seen: wp.array2d(dtype=wp.bool),
@@ -94,11 +98,14 @@ def _look(
         if column >= 0 and column < depth.shape[1] and row >= 0 and row < depth.shape[0]:
             surface = depth[row, column]
             behind = guessed  # where no surface is known
+            clear = wp.float32(1.0)
             if surface > 0.0:
+                if blur[row, column] > 0.0:
+                    clear = blurred + (1.0 - blurred) * wp.tanh(wp.abs(z - surface) / blur[row, column])
                 behind = wp.max(z - surface, 0.0)
                 seen[block, cell] = z < surface - margin[row, column]
                 measured[block, cell] = z <= surface + measured_share * margin[row, column]
-            weight[block, cell] = wp.exp(-behind / guessed)
+            weight[block, cell] = clear * wp.exp(-behind / guessed)
 
 
 def look(
@@ -112,8 +119,10 @@ def look(
 ) -> View:
     """How a frame sees the voxels' centres, each by the pixel that it projects to.
 
-    The weight is 1 up to the surface and falls behind it as exp(-b / 0.5 m) with the distance b along z. (Less weight
-    for what is far away, or near the image's border, changed no score.)
+    The weight is 1 up to the surface and falls behind it as exp(-b / 0.5 m) with the distance b along z. Where the
+    depth is rough, its standard deviation s more than half a voxel, it is 0.1 at the surface and grows with the
+    distance from it as tanh(d / (s - half a voxel)): what is surely free, or surely behind, counts. (Less weight for
+    what is far away, or near the image's border, changed no score.)
 
     blocks: (B, 3) world block coordinates; depth: (h, w) float32 metres, 0 invalid, seen by `camera`; depth_sigma_m:
     its standard deviation as (constant, factor of depth).
@@ -125,7 +134,8 @@ def look(
     shape = (len(blocks), BLOCK**3)
     weight = wp.zeros(shape, dtype=wp.float32, device="cpu")
     flags = [wp.zeros(shape, dtype=wp.bool, device="cpu") for _ in range(2)]
-    images = depth, see_through_margin_m(depth, margin_m, depth_sigma_m)
+    blur = np.maximum(deviation_m(depth, depth_sigma_m) - 0.5 * resolution, 0.0)
+    images = depth, see_through_margin_m(depth, margin_m, depth_sigma_m), blur
     wp.launch(
         _look,
         dim=shape,
@@ -136,6 +146,7 @@ def look(
             wp.vec2(camera.fx, camera.fy),
             wp.vec2(camera.cx, camera.cy),
             _GUESSED_M,
+            _BLURRED,
             MEASURED_SHARE,
         ],
         outputs=[weight, *flags],

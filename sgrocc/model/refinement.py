@@ -31,7 +31,8 @@ class RefinementConfig:
     """move: `ray` along the anchor's ray (eq. 3), `free` in 3D, `embodiedocc` in 3D with its bounds, or none; bound_m:
     the furthest move of one block (of each coordinate where it is free); regularisation: of moves off surfaces, by
     semantics (`adaptive`), the same for all, or none; structural, object: its strength for walls, floor, ceiling and
-    windows, and for everything else; dropout: in the refinement head, to measure uncertainty.
+    windows, and for everything else; classes: whether the logits are refined as well; dropout: in the refinement head,
+    to measure uncertainty.
     """
 
     move: str = "ray"
@@ -39,6 +40,7 @@ class RefinementConfig:
     regularisation: str = "adaptive"
     structural: float = 1.0
     object: float = 0.1
+    classes: bool = True
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -91,7 +93,7 @@ class Refinement(nn.Module):
             nn.Linear(channels, channels), nn.ReLU(), nn.Dropout(config.dropout),
         )  # fmt: skip
         self.moves = {"ray": 1, "none": 0}.get(config.move, 3)
-        self.sizes = [self.moves, 3, 4, 1, NUM_CLASSES]
+        self.sizes = [self.moves, 3, 4, 1, *([NUM_CLASSES] if config.classes else [])]
         self.head = nn.Linear(channels, sum(self.sizes))
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)
@@ -101,8 +103,8 @@ class Refinement(nn.Module):
     def forward(self, queries: torch.Tensor, anchors: Anchors, surface: Surface, intrinsics: torch.Tensor) -> Anchors:
         """queries: (B, R, S, C). Moves are bounded by `bound_m`, whatever the queries hold."""
         raw = self.head(self.hidden(queries))
-        move, scale, turn, opacity, logits = torch.split(raw, self.sizes, dim=-1)
-        new_logits = anchors.logits + logits
+        move, scale, turn, opacity, *logits = torch.split(raw, self.sizes, dim=-1)
+        new_logits = anchors.logits + logits[0] if logits else anchors.logits
         means = anchors.means
         if self.moves:
             means = self._moved(means, move, new_logits, surface, intrinsics)
