@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgrocc.evaluation.metrics import Counts, count_subsets, view_of, visible_voxels
+from sgrocc.evaluation.metrics import Counts, count_subsets, resampled_scores, view_of, visible_voxels
 from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
 from sgrocc.geometry.pose import quaternion_to_matrix
 from sgrocc.labels import CHAIR, CLASS_NAMES, FLOOR, FREE, GENERIC, UNKNOWN, WALL
@@ -101,6 +101,18 @@ def test_a_small_grid_by_hand():
     # corner, and (1, 2) is under the wall) and the wall. All have one of the other map within a voxel.
     assert scores["boundary_counts"] == {"prediction": 8, "prediction_matched": 8, "truth": 9, "truth_matched": 9}
     assert scores["boundary_f1"] == 1.0
+
+
+def test_scenes_drawn_again_give_the_scores_of_their_sums():
+    rng = np.random.default_rng(3)
+    first, second = (Counts.of(*(random_labels(rng, (6, 6, 6)) for _ in range(2))) for _ in range(2))
+    possible = [part.scores() for part in (first + first, first + second, second + second)]
+    wanted = {(round(scores["sc_iou"], 9), round(scores["miou"], 6)) for scores in possible}
+    draws = resampled_scores((first, second))
+    assert {(round(sc_iou, 9), round(miou, 6)) for sc_iou, miou in draws} == wanted
+    # The same scenes are drawn for another method: one that is better in each is better in each draw.
+    better = [Counts(part.voxels + np.diag([0, *[5] * 11]), part.boundary) for part in (first, second)]
+    assert (resampled_scores(better) > draws).all()
 
 
 @pytest.mark.parametrize(("shift", "f1"), [(0, 1.0), (1, 1.0), (2, 0.0)])

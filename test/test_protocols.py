@@ -384,6 +384,23 @@ def test_baselines_get_the_training_split_the_depth_and_the_expert(data, monkeyp
     assert report["baselines_left_out"] == {"octomap": "not today"}
 
 
+@pytest.mark.skipif(not octomap_baseline.available(), reason="pyoctomap is not installed")
+def test_an_embodied_report_says_how_sure_its_margins_are(data):
+    report = run("--data", data, "--expert", "geometric", "--protocol", "embodied", "--baselines", "octomap")
+    baseline = report["baselines"]["octomap"]
+    for key in ("sc_iou", "miou"):
+        low, high = report["interval"][key]
+        assert low <= report[key] <= high
+        margin = baseline["margin"]
+        assert margin[key] == pytest.approx((report[key] or 0) - (baseline[key] or 0))
+        low, high = margin["interval"][key]
+        assert low <= margin[key] <= high
+    console = Console(file=io.StringIO(), width=120)
+    print_table(report, console)
+    row = next(line.split() for line in console.file.getvalue().splitlines() if line.startswith(" margin in SC-IoU"))
+    assert row[3:5] == ["-", f"{100 * baseline['margin']['sc_iou']:.2f}"]
+
+
 def test_a_method_may_be_called_as_a_baseline(data, tmp_path):
     folder = write_predictions(tmp_path / "class_prior", data, lambda labels, frame: labels)
     report = run("--data", data, "--predictions", folder)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _METHOD = "method"
 #: Frames that a process takes at a time under the local protocol.
 _FRAMES_AT_ONCE = 16
+#: What `resampled_scores` draws.
+_DRAWN = ("sc_iou", "miou")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,8 +86,10 @@ def run(options: argparse.Namespace) -> dict:
 
     `sc_iou`, `precision`, `recall`, `miou`, `per_class`, `boundary_f1` and more of `Counts.scores`, of the method;
     the same in `visible` and `occluded`, in `frustum` (local), and after 25, 50 and 75 percent of the frames in
-    `after_percent` (embodied); `cpu_ms_per_frame`; `baselines` {name: the same}; `configuration`, `data_hash`,
-    `commit`, `skipped`. Without a method its scores are None. Raises ValueError, ImportError or OSError, in a sentence.
+    `after_percent` (embodied); `interval` of `sc_iou` and `miou`, where 95 percent of draws of scenes lie (embodied);
+    `cpu_ms_per_frame`; `baselines` {name: the same, and `margin`, by how much the method is above it, with the
+    interval of that}; `configuration`, `data_hash`, `commit`, `skipped`. Without a method its scores are None. Raises
+    ValueError, ImportError or OSError, in a sentence.
     """
     from sgrocc.evaluation import benchmark_report
     from sgrocc.evaluation.report import commit_of
@@ -96,6 +100,7 @@ def run(options: argparse.Namespace) -> dict:
     names, left_out = _contenders(task, options.baselines)
     results = _score_all(task, names, options.jobs)
     figures = {name: _figures(result) for name, result in results.items()}
+    _add_margins(figures, results)
     report = {
         "method": task.method_name,
         **figures.pop(_METHOD, _no_figures()),
@@ -314,6 +319,23 @@ def _figures(result: LocalResult | EmbodiedResult) -> dict:
     # The first frame also loads and compiles, hence the median.
     cpu = {"median": float(np.median(of_frames)), "mean": float(of_frames.mean())}
     return {**variants, "cpu_ms_per_frame": cpu, "frames": len(of_frames)}
+
+
+def _add_margins(figures: dict[str, dict], results: dict[str, LocalResult | EmbodiedResult]) -> None:
+    """Intervals of the embodied scores, and how far the method is above each baseline."""
+    from sgrocc.evaluation.metrics import resampled_scores
+
+    draws = {name: resampled_scores(r.scenes) for name, r in results.items() if getattr(r, "scenes", ())}
+    for name, of_name in draws.items():
+        figures[name]["interval"] = _interval(of_name)
+        if name != _METHOD and _METHOD in draws:
+            above = {key: (figures[_METHOD][key] or 0.0) - (figures[name][key] or 0.0) for key in _DRAWN}
+            figures[name]["margin"] = {**above, "interval": _interval(draws[_METHOD] - of_name)}
+
+
+def _interval(draws: np.ndarray) -> dict[str, list[float]]:
+    low, high = np.percentile(draws, (2.5, 97.5), axis=0)
+    return {key: [float(low[i]), float(high[i])] for i, key in enumerate(_DRAWN)}
 
 
 def _variants(counts: dict) -> dict:

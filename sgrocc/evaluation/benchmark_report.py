@@ -95,6 +95,9 @@ def _rows(columns: list[dict]) -> list[tuple[str, tuple[str, ...]]]:
         ("recall", ("recall",)),
         ("boundary F1", ("boundary_f1",)),
     ]
+    for title, key in (("SC-IoU", "sc_iou"), ("mIoU", "miou")):
+        rows += [(f"{title}, 95 %", ("interval", key)), (f"margin in {title}", ("margin", key))]
+        rows.append(("margin, 95 %", ("margin", "interval", key)))
     for variant in ("visible", "occluded", "frustum"):
         rows += [(f"{title} {variant}", (variant, key)) for title, key in (("SC-IoU", "sc_iou"), ("mIoU", "miou"))]
     for percent in ("25", "50", "75"):
@@ -111,9 +114,11 @@ def _at(figures: dict, keys: tuple[str, ...]):
     return figures
 
 
-def _cell(value: float | None, keys: tuple[str, ...]) -> str:
+def _cell(value: float | list[float] | None, keys: tuple[str, ...]) -> str:
     if value is None:
         return "-"
+    if isinstance(value, list):
+        return "to\n".join(f"{100 * bound:.1f}" for bound in value)
     return f"{value:.1f}" if keys[0] == "cpu_ms_per_frame" else f"{100 * value:.2f}"
 
 

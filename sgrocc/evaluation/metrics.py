@@ -96,6 +96,21 @@ class Counts:
         return float(np.mean(ious)), per_class
 
 
+def resampled_scores(parts: Sequence[Counts], resamples: int = 2000, seed: int = 0) -> np.ndarray:
+    """(resamples, 2) SC-IoU and mIoU of as many scenes as there are `parts`, drawn from them with repeats (bootstrap):
+    how much the scores owe to the choice of scenes. Of equally many parts the same ones are drawn, so that methods can
+    be compared scene by scene.
+    """
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(len(parts), np.full(len(parts), 1 / len(parts)), resamples)
+    voxels = (times @ np.stack([part.voxels.ravel() for part in parts])).reshape(resamples, _LABELS, _LABELS)
+    hits = np.einsum("rkk->rk", voxels)[:, 1:]
+    unions = voxels.sum(axis=2)[:, 1:] + voxels.sum(axis=1)[:, 1:] - hits
+    occupied = voxels[:, 1:, 1:].sum(axis=(1, 2))
+    either = voxels.sum(axis=(1, 2)) - voxels[:, FREE, FREE]
+    return np.stack([occupied / np.maximum(either, 1), (hits / (unions + _EPSILON)).mean(axis=1)], axis=1)
+
+
 def count_subsets(prediction: np.ndarray, truth: np.ndarray, subsets: Sequence[np.ndarray | None]) -> list[Counts]:
     """Count one map over several subsets of the voxels that the truth knows.
 

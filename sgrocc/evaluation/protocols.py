@@ -89,14 +89,17 @@ class LocalResult:
 
 @dataclass(frozen=True)
 class EmbodiedResult:
-    """counts: {percent of the frames: {one of EMBODIED_VARIANTS: Counts}}; scores: one per scene."""
+    """counts: {percent of the frames: {one of EMBODIED_VARIANTS: Counts}}; scores: one per scene; scenes: of each scene
+    the Counts of all its voxels at its end.
+    """
 
     counts: dict[int, dict[str, Counts]]
     scores: tuple[Score, ...]
+    scenes: tuple[Counts, ...] = ()
 
     def __add__(self, other: EmbodiedResult) -> EmbodiedResult:
         counts = {percent: _sum(counts, other.counts[percent]) for percent, counts in self.counts.items()}
-        return EmbodiedResult(counts, self.scores + other.scores)
+        return EmbodiedResult(counts, self.scores + other.scores, self.scenes + other.scenes)
 
 
 def run_local(
@@ -149,7 +152,7 @@ def run_embodied(
     Raises ValueError where a map does not fit the scene's grid.
     """
     counts = {percent: {variant: Counts.nothing() for variant in EMBODIED_VARIANTS} for percent in percents}
-    scores = []
+    scores, ends = [], []
     for index in range(len(scenes)) if indices is None else indices:
         scene = scenes[index]
         due: dict[int, list[int]] = {}
@@ -183,7 +186,8 @@ def run_embodied(
         # The map is asked for once, at the end: each frame bears its share.
         shared = tuple(ms + map_ms / len(cpu_ms) for ms in cpu_ms)
         scores.append(_score(index, scene.frames[-1], of_scene["all"], shared))
-    return EmbodiedResult(counts, tuple(scores))
+        ends.append(of_scene["all"])
+    return EmbodiedResult(counts, tuple(scores), tuple(ends))
 
 
 def seen_by(frame: LocalFrame, grid: VoxelGrid) -> np.ndarray:
