@@ -1,5 +1,6 @@
 """The persistent map: what is remembered, confirmed, dropped, bounded; and the voxels that come out."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,8 @@ from sgrocc.gaussians import Gaussians
 from sgrocc.labels import CHAIR, FREE, GENERIC, TABLE, UNKNOWN
 from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, semantic_confidence
 from sgrocc.memory.gaussian_memory import GaussianMemory, MemoryConfig, merge_per_voxel
-from sgrocc.memory.visibility import frustum_blocks, look
-from sgrocc.memory.voxels import BLOCK_OFFSETS, VoxelBlocks, VoxelMap, VoxelUpdate, unique_rows
+from sgrocc.memory.visibility import frustum_blocks, look, voxels_of_pixels
+from sgrocc.memory.voxels import BLOCK_OFFSETS, VoxelBlocks, VoxelMap, VoxelUpdate, unique_rows, voxels_of
 from sgrocc.splatting import BLOCK, splat_blocks
 from sgrocc.synthrooms.sensor import sensor_depth
 
@@ -268,6 +269,18 @@ def test_unique_rows_are_those_of_numpy(seed):
     assert (unique == expected).all() and (inverse == expected_inverse.reshape(-1)).all()
 
 
+def looked_at(points: np.ndarray):
+    """Of points (N, 3) in the camera's frame, the centres of voxels of 8 cm: rows and columns of the pixels that look
+    at them, whether one does, and z. A voxel that the border of the image cuts has the pixel there."""
+    pixels, z = CAMERA.project(points)
+    with np.errstate(all="ignore"):
+        nearest = np.floor(pixels + 0.5)
+        held = np.clip(nearest, 0, [CAMERA.width - 1, CAMERA.height - 1])
+        inside = (np.abs(nearest - held) <= 0.04 * np.array([CAMERA.fx, CAMERA.fy]) / z[:, None]).all(axis=1) & (z > 0)
+    columns, rows = np.where(inside[:, None], held, 0).astype(int).T
+    return rows, columns, inside, z
+
+
 @pytest.mark.parametrize("sigma_m", [(0.04, 0.0), (0.05, 0.1)])
 @pytest.mark.parametrize("seed", range(5))
 def test_see_throughs_are_those_of_the_definition(seed, sigma_m):
@@ -284,8 +297,7 @@ def test_see_throughs_are_those_of_the_definition(seed, sigma_m):
     grid = np.stack(np.meshgrid(*[np.arange(13)] * 3, indexing="ij"), -1).reshape(-1, 3) + low
     voxels = (grid[:, None] * BLOCK + BLOCK_OFFSETS).reshape(-1, 3)
     centres = pose.inverse().apply((voxels + 0.5) * 0.08)
-    pixels, z = CAMERA.project(centres)
-    rows, columns, inside = CAMERA.pixel_index(pixels)
+    rows, columns, inside, z = looked_at(centres)
     surface = depth[rows, columns]
     margin_m = np.maximum(0.12, 2 * (sigma_m[0] + sigma_m[1] * surface))
     expected = voxels[inside & (z > 0) & (surface > z + margin_m)]
@@ -313,6 +325,40 @@ def test_see_throughs_are_those_of_the_definition(seed, sigma_m):
         if tuple(v) in of_voxel
     ]
     assert len(errors) > 1000 and np.mean(np.array(errors) < 1e-4) > 0.999
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pixels_end_where_their_depth_says(seed):
+    from test_geometry import random_pose
+
+    rng = np.random.default_rng(seed)
+    pose = random_pose(rng)
+    depth = np.where(rng.random((12, 16)) < 0.3, 0, rng.uniform(0.4, 0.7, (12, 16))).astype(np.float32)
+    camera = CAMERA.resized(16, 12)
+    expected = Counter()
+    for (row, column), z in np.ndenumerate(depth):
+        if z > 0:
+            point = np.array([(column - camera.cx) / camera.fx * z, (row - camera.cy) / camera.fy * z, z])
+            expected[tuple(np.floor(pose.apply(point[None])[0] / 0.08).astype(int).tolist())] += 1
+    voxels, pixels = voxels_of_pixels(depth, camera, pose, 0.08)
+    assert dict(zip(map(tuple, voxels.tolist()), pixels.tolist(), strict=True)) == expected
+    assert max(expected.values()) > 1 and len(voxels_of_pixels(0 * depth, camera, pose, 0.08)[0]) == 0
+
+
+def test_a_wire_that_no_gaussian_stands_for_is_in_the_map():
+    memory, pose = GaussianMemory(), pose_at(0, 0, 0)
+    depth = depth_of_boxes([WALL], CAMERA, pose)
+    column = CAMERA.width // 2 + 3
+    depth[:, column] = 1.4
+    prediction = prediction_of(depth)
+    thin = prediction.gaussians.select(prediction.gaussians.means[:, 2] > 1.8)
+    assert 0 < len(thin) < len(prediction.gaussians)
+    for _ in range(2):
+        memory.fuse(replace(prediction, gaussians=thin), pose)
+    rows = np.arange(4, CAMERA.height - 4, 4)
+    pixels = np.stack([np.full(len(rows), column), rows], axis=-1)
+    wire = pose.apply(CAMERA.back_project(pixels, np.full(len(rows), 1.4)))
+    assert {label_at(memory, point) for point in wire} == {GENERIC}
 
 
 def test_a_voxel_map_is_the_sum_of_its_updates():
@@ -496,9 +542,13 @@ def test_the_voxels_are_the_mean_of_what_frames_said_and_their_classes_those_of_
         p = splat_blocks(Gaussians.joined(merged[0][0], merged[1][0]), blocks, 0.08)[0].ravel().astype(np.float64)
         near = pose.inverse().apply(merged[0][0].means)[:, 2] <= depth_m + 0.06
         hits = dict(zip(map(tuple, merged[0][1][near].tolist()), merged[0][0].opacities[near], strict=True))
-        own = np.array([hits.get(tuple(v), 0.0) for v in voxels.tolist()])
-        pixels, z = CAMERA.project(pose.inverse().apply((voxels + 0.5) * 0.08))
-        inside = CAMERA.pixel_index(pixels)[2] & (z > 0) & (z < depth_m + 2.5)
+        # Of this depth, exact to half a voxel, each pixel counts where it ends.
+        rows, columns = np.indices((CAMERA.height, CAMERA.width)).reshape(2, -1)
+        ends = CAMERA.back_project(np.stack([columns, rows], axis=-1), np.full(len(rows), depth_m))
+        ended = Counter(map(tuple, voxels_of(pose.apply(ends), 0.08).tolist()))
+        own = np.array([max(hits.get(tuple(v), 0.0), 1 - 0.5 ** ended[tuple(v)]) for v in voxels.tolist()])
+        _, _, inside, z = looked_at(pose.inverse().apply((voxels + 0.5) * 0.08))
+        inside &= z < depth_m + 2.5
         now = inside & (z <= depth_m + 0.06)
         p = np.where((z < depth_m - 0.12) & (own == 0), 0, np.maximum(p, own))
         now |= inside & (own > 0)

@@ -10,11 +10,18 @@ import numpy as np
 from sgrocc.experts import Prediction
 from sgrocc.gaussians import MAX_SCALE_M, MIN_SCALE_M, Gaussians
 from sgrocc.geometry import PinholeCamera, Pose
-from sgrocc.labels import FREE, NUM_CLASSES, STRUCTURAL, UNKNOWN, most_likely_class
+from sgrocc.labels import FREE, GENERIC, NUM_CLASSES, STRUCTURAL, UNKNOWN, most_likely_class
 from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, semantic_confidence
 from sgrocc.memory.pool import GaussianPool
 from sgrocc.memory.recall import RAY_STEPS, History
-from sgrocc.memory.visibility import MEASURED_SHARE, deviation_m, frustum_blocks, look, see_through_margin_m
+from sgrocc.memory.visibility import (
+    MEASURED_SHARE,
+    deviation_m,
+    frustum_blocks,
+    look,
+    see_through_margin_m,
+    voxels_of_pixels,
+)
 from sgrocc.memory.voxels import AROUND, VoxelBlocks, VoxelUpdate, unique_rows, voxels_of
 from sgrocc.splatting import BLOCK, reached_voxels, softmax, splat_blocks
 
@@ -31,6 +38,9 @@ _KEPT = 0.5
 
 #: A guess is an occupancy above this.
 _LEAST_GUESS = 0.02
+
+#: A depth is exact where its standard deviation is at most this, in voxels.
+_EXACT = 0.5 + 1e-6
 
 #: A depth holds surfaces (GRM) where its standard deviation is at most this, metres: held by a network's own, which may
 #: be wrong by half a metre, nothing could be put right.
@@ -427,8 +437,9 @@ class GaussianMemory:
         """Bring the occupancy of the voxels in view up to date with a frame's Gaussians; returns their addresses.
 
         surfaces: the Gaussians that are no guesses, one per voxel, and those voxels' addresses. Where one of them lies
-        at the depth in its pixel, its voxel was measured, if its centre is in the image, and is occupied at least as
-        that Gaussian's opacity says, as it may be too small to reach the centre. Of all others, what was looked
+        at the depth in its pixel, its voxel was measured and is occupied at least as that Gaussian's opacity says, as
+        it may be too small to reach the centre; where n pixels of an exact depth end, to 1 - 1/2^n at least. Only if
+        its centre is in the image: of no other would it show that the thing is gone. Of all others, what was looked
         through is free, whatever reaches over from a surface.
         """
         config, voxels = self.config, self._voxels
@@ -452,10 +463,15 @@ class GaussianMemory:
         margin_m = see_through_margin_m(surface, config.free_margin_m, depth_sigma_m)
         hits = np.flatnonzero((surface > 0) & (z <= surface + MEASURED_SHARE * margin_m))
         hit, opacities = surfaces[1][hits], surfaces[0].opacities[hits]
+        exact = np.where(deviation_m(depth, depth_sigma_m) <= _EXACT * config.resolution, depth, np.float32(0))
+        ends, pixels = voxels_of_pixels(exact, camera, camera_to_world, config.resolution)
+        ended = voxels.locate(ends)
+        ended, pixels = ended[ended >= 0], pixels[ended >= 0]
         own_layer, at = voxels.layer("hit"), voxels.addresses(slots)
-        own_layer[hit] = opacities
+        own_layer[ended] = 1 - 0.5**pixels
+        own_layer[hit] = np.maximum(own_layer[hit], opacities)
         own = own_layer[at]
-        own_layer[hit] = 0
+        own_layer[hit] = own_layer[ended] = 0
         measured |= own > 0
         # Where it does not look, a frame that has nothing to say says nothing: not that there is nothing.
         weight = np.where(measured | (occupancy > _LEAST_GUESS), weight, 0)
@@ -643,7 +659,9 @@ class GaussianMemory:
         layer = self._voxels.layer
         occupancy, threshold = layer("occupancy")[addresses], self._threshold(addresses)
         label = np.where(layer("seen_through")[addresses], np.uint8(FREE), np.uint8(UNKNOWN))
-        label = np.where(occupancy >= threshold, layer("best_class")[addresses], label)
+        best = layer("best_class")[addresses]
+        # Something is there, although no Gaussian says what.
+        label = np.where(occupancy >= threshold, np.where(best == FREE, np.uint8(GENERIC), best), label)
         # Readers take 1/2 as the threshold.
         above = 0.5 + 0.5 * (occupancy - threshold) / (1 - threshold)
         occupancy = np.where(occupancy >= threshold, above, 0.5 * occupancy / threshold).astype(np.float32)

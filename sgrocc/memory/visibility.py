@@ -8,7 +8,7 @@ import numpy as np
 import warp as wp
 
 from sgrocc.geometry import PinholeCamera, Pose
-from sgrocc.memory.voxels import BLOCK_OFFSETS
+from sgrocc.memory.voxels import BLOCK_OFFSETS, voxels_of
 from sgrocc.splatting import BLOCK
 
 
@@ -52,6 +52,24 @@ def see_through_margin_m(depth: np.ndarray, free_margin_m: float, depth_sigma_m:
     return np.maximum(free_margin_m, 2.0 * deviation_m(depth, depth_sigma_m))
 
 
+def voxels_of_pixels(
+    depth: np.ndarray, camera: PinholeCamera, camera_to_world: Pose, resolution: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(M, 3) int32: the distinct world voxels in which pixels of a depth (h, w), metres, 0 unknown, end; and (M,) how
+    many in each.
+    """
+    rows, columns = np.nonzero(depth > 0)
+    if not len(rows):
+        return np.zeros((0, 3), np.int32), np.zeros(0, np.int64)
+    points = camera.back_project(np.stack([columns, rows], axis=-1), depth[rows, columns])
+    voxels = voxels_of(camera_to_world.apply(points), resolution)
+    low = voxels.min(axis=0)
+    shape = voxels.max(axis=0) - low + 1
+    counts = np.bincount(np.ravel_multi_index(tuple((voxels - low).T), shape), minlength=shape.prod())
+    found = np.flatnonzero(counts)
+    return (np.stack(np.unravel_index(found, shape), axis=-1) + low).astype(np.int32), counts[found]
+
+
 #: Up to this share of the margin behind a surface, a voxel is measured.
 MEASURED_SHARE = 0.5
 #: So close to the surface of a rough depth that it may as well lie on the other side, a voxel has this weight.
@@ -81,6 +99,7 @@ def _look(
     blur: wp.array2d(dtype=wp.float32),
     focal: wp.vec2,
     centre: wp.vec2,
+    half_edge: wp.float32,
     guessed: wp.float32,
     blurred: wp.float32,
     measured_share: wp.float32,
@@ -92,9 +111,16 @@ def _look(
     point = corners[block] + offsets[cell]
     z = point[2]
     if z > 0.0:
-        # The nearest pixel, as PinholeCamera.pixel_index has it; a test holds the two equal.
-        column = wp.int32(wp.floor(point[0] / z * focal[0] + centre[0] + 0.5))
-        row = wp.int32(wp.floor(point[1] / z * focal[1] + centre[1] + 0.5))
+        # The nearest pixel, as PinholeCamera.pixel_index has it, of a voxel that the image cuts the one at its border.
+        u = wp.floor(point[0] / z * focal[0] + centre[0] + 0.5)
+        v = wp.floor(point[1] / z * focal[1] + centre[1] + 0.5)
+        last = wp.vec2(wp.float32(depth.shape[1] - 1), wp.float32(depth.shape[0] - 1))
+        if wp.abs(u - wp.clamp(u, 0.0, last[0])) <= half_edge * focal[0] / z:
+            u = wp.clamp(u, 0.0, last[0])
+        if wp.abs(v - wp.clamp(v, 0.0, last[1])) <= half_edge * focal[1] / z:
+            v = wp.clamp(v, 0.0, last[1])
+        column = wp.int32(u)
+        row = wp.int32(v)
         if column >= 0 and column < depth.shape[1] and row >= 0 and row < depth.shape[0]:
             surface = depth[row, column]
             behind = guessed  # where no surface is known
@@ -145,6 +171,7 @@ def look(
             *(wp.array(np.ascontiguousarray(image, np.float32), dtype=wp.float32, device="cpu") for image in images),
             wp.vec2(camera.fx, camera.fy),
             wp.vec2(camera.cx, camera.cy),
+            0.5 * resolution,
             _GUESSED_M,
             _BLURRED,
             MEASURED_SHARE,
