@@ -89,7 +89,7 @@ DAMAGES = {
     "another zip": (lambda path: zipfile.ZipFile(path, "w").close(), "is no map, or is damaged"),
     "another version": (
         lambda path: rewritten(path, lambda head, _: head.update(format=99)),
-        "has format 99 and this software reads 1",
+        "has format 99 and this software reads 2",
     ),
     "another frame": (
         lambda path: rewritten(path, lambda head, _: head.update(frame_id="map")),

@@ -10,7 +10,7 @@ import numpy as np
 from sgrocc.experts import Prediction
 from sgrocc.gaussians import MAX_SCALE_M, MIN_SCALE_M, Gaussians
 from sgrocc.geometry import PinholeCamera, Pose
-from sgrocc.labels import FREE, GENERIC, NUM_CLASSES, STRUCTURAL, UNKNOWN, most_likely_class
+from sgrocc.labels import FREE, NUM_CLASSES, STRUCTURAL, UNKNOWN, most_likely_class
 from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, semantic_confidence
 from sgrocc.memory.pool import GaussianPool
 from sgrocc.memory.recall import RAY_STEPS, History
@@ -22,8 +22,8 @@ from sgrocc.memory.visibility import (
     see_through_margin_m,
     voxels_of_pixels,
 )
-from sgrocc.memory.voxels import AROUND, VoxelBlocks, VoxelUpdate, unique_rows, voxels_of
-from sgrocc.splatting import BLOCK, reached_voxels, softmax, splat_blocks
+from sgrocc.memory.voxels import VoxelBlocks, VoxelUpdate, unique_rows, voxels_of
+from sgrocc.splatting import BLOCK, class_probabilities, softmax, splat_blocks
 
 #: What learns from the past (eq. 4): N Gaussians of a frame, one per voxel, in the camera frame, the (N, history_size)
 #: history of their places, and the frame's depth with its camera, 0 where it is too rough to hold a surface by, to N
@@ -50,7 +50,13 @@ _HOLDING_SIGMA_M = 0.1
 _MAX_GUESSED_WEIGHT = 0.25
 
 #: The layers of voxels that `GaussianMemory.state` holds.
-_KEPT_LAYERS = ("occupancy", "weight", "measured", "seen_through", "best_class", "label", "probability")
+_KEPT_LAYERS = ("occupancy", "weight", "measured", "seen_through", "evidence", "label", "probability")
+
+#: So many frames, that see it well, hold a class against new ones.
+_NAMING_FRAMES = 32.0
+
+#: A class counts as at least so likely: no single frame can rule one out.
+_LEAST_LIKELY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -138,11 +144,11 @@ class GaussianMemory:
     """Fuses predictions with poses into a persistent map. Not thread-safe: one worker owns it.
 
     Each frame's Gaussians are splatted into what the frame sees; a voxel's occupancy is the mean of what frames said
-    of it, weighted by how well they saw it, and what was measured is no longer guessed at. In each voxel lives at most
-    one Gaussian, which gives it and its neighbours their class; the hash of voxels is also what associates the
-    Gaussians of a new frame with remembered ones. Where the occupancy falls, the Gaussian conflicts with free space and
-    is dropped, and the frame's own Gaussian on that ray takes its place at the surface. What is hidden behind a surface
-    is kept as it is.
+    of it, weighted by how well they saw it, and what was measured is no longer guessed at. Its class is the most likely
+    one by what all frames that found something there said: the logarithms of the probabilities that they gave it add
+    up. In each voxel lives at most one Gaussian; the hash of voxels associates the Gaussians of a new frame with
+    remembered ones. Where the occupancy falls, the Gaussian conflicts with free space and is dropped, and the frame's
+    own Gaussian on that ray takes its place at the surface. What is hidden behind a surface is kept as it is.
     """
 
     def __init__(self, config: MemoryConfig | None = None, fusion: Fusion | None = None) -> None:
@@ -156,7 +162,7 @@ class GaussianMemory:
             measured=(np.bool_, False),
             hit=(np.float32, 0.0),  # all zero between frames
             seen_through=(np.bool_, False),
-            best_class=(np.uint8, 0),
+            evidence=(np.float16, 0.0, NUM_CLASSES),
             label=(np.uint8, UNKNOWN),
             probability=(np.float32, 0.0),
         )
@@ -312,32 +318,33 @@ class GaussianMemory:
         observed, guesses = (self._narrow(gaussians) for gaussians in (observed, guesses))
         hit, place = (self._voxels.locate(v, create=True) for v in (voxels, guess_voxels))
         surfaces = observed, hit
-        seen = self._vote(said, surfaces, depth, camera, camera_to_world, prediction.depth_sigma_m)
+        seen = self._vote(said, surfaces, prediction, depth, camera_to_world)
         holds = self._voxels.layer("gaussian")
         inhabited = seen[holds[seen] >= 0]
         conflicting = holds[inhabited[~self._solid(inhabited, _KEPT)]].astype(np.int64)
-        touched = [self._remove(conflicting)]
+        self._voxels.layer("evidence")[self._pool.address[conflicting]] = 0
+        self._remove(conflicting)
 
         remembered = holds[hit].astype(np.int64)
         is_new = remembered < 0
         allowed = is_new & self._solid(hit, _KEPT)
         view = prediction, depth, camera, camera_to_world
-        updated, frozen, occluded = self._update(observed.select(~is_new), remembered[~is_new], *view, touched)
-        inserted = self._insert(observed.select(allowed), hit[allowed], touched)
+        updated, frozen, occluded = self._update(observed.select(~is_new), remembered[~is_new], *view)
+        inserted = self._insert(observed.select(allowed), hit[allowed])
 
         remembered = holds[place].astype(np.int64)
         open_to_guesses = ~self._voxels.layer("measured")[place]
         again = (remembered >= 0) & open_to_guesses
         again[again] = self._pool.guess[remembered[again]]
-        self._guess_again(guesses.select(again), remembered[again], prediction.semantic, touched)
+        self._guess_again(guesses.select(again), remembered[again], prediction.semantic)
         unseen = (remembered < 0) & open_to_guesses & self._solid(place, _KEPT)
-        guessed = self._insert(guesses.select(unseen), place[unseen], touched, guess=True)
+        guessed = self._insert(guesses.select(unseen), place[unseen], guess=True)
         surplus = self._surplus()
         # What is forgotten for want of room begins anew.
         forgotten = self._pool.address[surplus]
-        for layer in ("occupancy", "weight", "measured"):
+        for layer in ("occupancy", "weight", "measured", "evidence"):
             self._voxels.layer(layer)[forgotten] = 0
-        touched.append(self._remove(surplus))
+        self._remove(surplus)
 
         self.statistics = FuseStatistics(
             inserted=len(inserted),
@@ -351,11 +358,8 @@ class GaussianMemory:
             discarded_by_bound=len(surplus),
             unusable=int((~usable).sum()) + broken,
         )
-        slots = self._splat(touched)
-        self._name(seen, said)
         self._note_looks(seen)
-        faded = self._fade()
-        changed = self._relabel(np.concatenate([self._voxels.addresses(slots).ravel(), seen, faded]))
+        changed = self._relabel(np.concatenate([seen, forgotten, self._fade()]))
         far = self._beyond(camera_to_world.translation)
         if not len(far):
             return self._update_of(changed)
@@ -429,12 +433,11 @@ class GaussianMemory:
         self,
         said: Gaussians,
         surfaces: tuple[Gaussians, np.ndarray],
+        prediction: Prediction,
         depth: np.ndarray,
-        camera: PinholeCamera,
         camera_to_world: Pose,
-        depth_sigma_m: tuple[float, float],
     ) -> np.ndarray:
-        """Bring the occupancy of the voxels in view up to date with a frame's Gaussians; returns their addresses.
+        """Bring occupancy and classes of the voxels in view up to date with a frame's Gaussians; returns the addresses.
 
         surfaces: the Gaussians that are no guesses, one per voxel, and those voxels' addresses. Where one of them lies
         at the depth in its pixel, its voxel was measured and is occupied at least as that Gaussian's opacity says, as
@@ -443,6 +446,7 @@ class GaussianMemory:
         through is free, whatever reaches over from a surface.
         """
         config, voxels = self.config, self._voxels
+        camera, depth_sigma_m = prediction.camera, prediction.depth_sigma_m
         self._voted = np.zeros(0, np.int64), np.zeros(0, np.float32)
         furthest = float(depth.max(initial=0.0))
         if furthest <= 0 and not len(said):
@@ -453,8 +457,8 @@ class GaussianMemory:
         view = look(blocks, depth, camera, camera_to_world, config.resolution, config.free_margin_m, depth_sigma_m)
         some = (view.weight > 0).any(axis=1)
         slots = voxels.slots(blocks[some], create=True)
-        occupancy, _ = splat_blocks(
-            said, blocks[some], config.resolution, aggregation=config.aggregation, classes=False
+        occupancy, scores = splat_blocks(
+            said, blocks[some], config.resolution, aggregation=config.aggregation, classes=prediction.semantic
         )
         occupancy = occupancy.reshape(len(slots), -1)
         weight, seen, measured = view.weight[some], view.seen[some], view.measured[some]
@@ -489,20 +493,20 @@ class GaussianMemory:
         voxels.layer("weight")[address] = np.minimum(total, bound)
         voxels.layer("measured")[address] |= measured
         voxels.layer("seen_through")[address] |= seen
+        if prediction.semantic:
+            named = np.flatnonzero((found > 0) & (splatted > 0))
+            scores = scores.reshape(*occupancy.shape, -1)[chosen][named]
+            likely = np.log(np.maximum(class_probabilities(scores, config.aggregation), _LEAST_LIKELY))
+            place, evidence = address[named], voxels.layer("evidence")
+            vote = (weight * splatted)[named, None]
+            evidence[place] = (1 - vote / _NAMING_FRAMES) * evidence[place].astype(np.float32) + vote * likely
         self._voted = address, np.where(found == splatted, share, np.float32(0))
         return address
 
-    def _insert(
-        self, gaussians: Gaussians, addresses: np.ndarray, touched: list[Gaussians], guess: bool = False
-    ) -> np.ndarray:
+    def _insert(self, gaussians: Gaussians, addresses: np.ndarray, guess: bool = False) -> np.ndarray:
         index = self._pool.insert(gaussians, addresses, self.frames, guess)
         self._voxels.layer("gaussian")[addresses] = index
-        touched.append(gaussians)
         return index
-
-    def _write(self, index: np.ndarray, gaussians: Gaussians, touched: list[Gaussians]) -> None:
-        touched += [self._pool.gaussians(index), gaussians]
-        self._pool.write(index, gaussians)
 
     def _update(
         self,
@@ -512,7 +516,6 @@ class GaussianMemory:
         depth: np.ndarray,
         camera: PinholeCamera,
         camera_to_world: Pose,
-        touched: list[Gaussians],
     ) -> tuple[int, int, int]:
         """Blend remembered Gaussians towards what was observed in their voxels, by the update ratio 1 - C_hyb.
 
@@ -531,17 +534,17 @@ class GaussianMemory:
         confidence = hybrid_confidence(~guess, geometric, self._semantic_confidence(old, prediction.semantic))
         ratio = np.where(hidden, 0.0, 1.0 - confidence).astype(np.float32)
         moving = ratio >= self.config.frozen_below
-        self._write(index[moving], blend(old.select(moving), observed.select(moving), ratio[moving]), touched)
+        self._pool.write(index[moving], blend(old.select(moving), observed.select(moving), ratio[moving]))
         self._pool.guess[index] = False
         return int(moving.sum()), int((~moving & ~hidden).sum()), int(hidden.sum())
 
-    def _guess_again(self, guesses: Gaussians, index: np.ndarray, semantic: bool, touched: list[Gaussians]) -> None:
+    def _guess_again(self, guesses: Gaussians, index: np.ndarray, semantic: bool) -> None:
         """Blend remembered guesses towards new ones: nothing was measured, so the classes alone confirm them."""
         old = self._pool.gaussians(index)
         self._pool.last_seen[index] = self.frames
         ratio = np.broadcast_to(1.0 - self._semantic_confidence(old, semantic), len(index)).astype(np.float32)
         moving = ratio >= self.config.frozen_below
-        self._write(index[moving], blend(old.select(moving), guesses.select(moving), ratio[moving]), touched)
+        self._pool.write(index[moving], blend(old.select(moving), guesses.select(moving), ratio[moving]))
 
     def _semantic_confidence(self, gaussians: Gaussians, semantic: bool) -> np.ndarray | float:
         """Eq. 7; 1 where the expert knows no classes and can neither confirm nor deny one."""
@@ -552,12 +555,10 @@ class GaussianMemory:
             gaussians.logits, config.temperature, config.lowest_confidence, config.highest_confidence
         )
 
-    def _remove(self, index: np.ndarray) -> Gaussians:
-        """Remove Gaussians from the pool and the hash; returns them, for the blocks they leave."""
-        removed = self._pool.gaussians(index)
+    def _remove(self, index: np.ndarray) -> None:
+        """Remove Gaussians from the pool and the hash."""
         self._voxels.layer("gaussian")[self._pool.address[index]] = -1
         self._pool.remove(index)
-        return removed
 
     def _surplus(self) -> np.ndarray:
         """Indices over the bound: the Gaussians unseen for longest. A little more than needed, so as not to sort
@@ -568,43 +569,6 @@ class GaussianMemory:
         alive = self._pool.alive()
         oldest = np.argsort(self._pool.last_seen[alive], kind="stable")
         return alive[oldest[: min(len(alive), excess + self.config.max_gaussians // 50)]]
-
-    def _splat(self, touched: list[Gaussians]) -> np.ndarray:
-        """Give the voxels that changed Gaussians reach the class of what they hold; returns their blocks' slots."""
-        resolution = self.config.resolution
-        blocks = [
-            _reached_blocks(gaussians, resolution, self.config.aggregation) for gaussians in touched if len(gaussians)
-        ]
-        if not blocks:
-            return np.zeros(0, np.int64)
-        blocks, _ = unique_rows(np.concatenate(blocks))
-        slots = self._voxels.slots(blocks, create=True)
-        # No Gaussian reaches further than into the next block (see _WIDEST).
-        neighbours, _ = unique_rows((blocks[:, None] + AROUND).reshape(-1, 3))
-        near = self._voxels.slots(neighbours)
-        index = self._voxels.layer("gaussian")[self._voxels.addresses(near[near >= 0])]
-        sources = self._pool.gaussians(np.sort(index[index >= 0]))
-        _, scores = splat_blocks(sources, blocks, resolution, aggregation=self.config.aggregation)
-        addresses = self._voxels.addresses(slots)
-        scores = scores.reshape(*addresses.shape, -1)
-        # Nobody asks for the class of the others.
-        asked = self._solid(addresses, _KEPT)
-        asked[asked] = (scores[asked] > 0).any(axis=-1)
-        self._voxels.layer("best_class")[addresses[asked]] = most_likely_class(scores[asked])
-        return slots
-
-    def _name(self, addresses: np.ndarray, said: Gaussians) -> None:
-        """Give occupied voxels that no remembered Gaussian reaches, as those are narrow, the class of the frame's."""
-        layer = self._voxels.layer
-        nameless = (layer("best_class")[addresses] == 0) & self._solid(addresses)
-        if not nameless.any():
-            return
-        slots = np.unique(addresses[nameless] // BLOCK**3)
-        blocks = self._voxels.coordinates[slots]
-        _, scores = splat_blocks(said, blocks, self.config.resolution, aggregation=self.config.aggregation)
-        scores = scores.reshape(len(slots) * BLOCK**3, -1)
-        row = np.searchsorted(slots, addresses[nameless] // BLOCK**3) * BLOCK**3 + addresses[nameless] % BLOCK**3
-        layer("best_class")[addresses[nameless]] = most_likely_class(scores[row])
 
     def _note_looks(self, addresses: np.ndarray) -> None:
         top = len(self._voxels.coordinates)
@@ -651,7 +615,7 @@ class GaussianMemory:
         """As if nobody had ever looked there."""
         held = self._voxels.layer("gaussian")[addresses]
         self._remove(held[held >= 0].astype(np.int64))
-        for layer in ("occupancy", "weight", "measured", "seen_through", "best_class"):
+        for layer in ("occupancy", "weight", "measured", "seen_through", "evidence"):
             self._voxels.layer(layer)[addresses] = 0
 
     def _relabel(self, addresses: np.ndarray) -> np.ndarray:
@@ -659,9 +623,8 @@ class GaussianMemory:
         layer = self._voxels.layer
         occupancy, threshold = layer("occupancy")[addresses], self._threshold(addresses)
         label = np.where(layer("seen_through")[addresses], np.uint8(FREE), np.uint8(UNKNOWN))
-        best = layer("best_class")[addresses]
-        # Something is there, although no Gaussian says what.
-        label = np.where(occupancy >= threshold, np.where(best == FREE, np.uint8(GENERIC), best), label)
+        solid = occupancy >= threshold
+        label[solid] = most_likely_class(layer("evidence")[addresses[solid]])
         # Readers take 1/2 as the threshold.
         above = 0.5 + 0.5 * (occupancy - threshold) / (1 - threshold)
         occupancy = np.where(occupancy >= threshold, above, 0.5 * occupancy / threshold).astype(np.float32)
@@ -758,17 +721,3 @@ def blend(old: Gaussians, new: Gaussians, ratio: np.ndarray) -> Gaussians:
         mix(old.logits, new.logits),
         mix(old.features, new.features),
     )
-
-
-def _reached_blocks(gaussians: Gaussians, resolution: float, aggregation: str) -> np.ndarray:
-    """(B, 3) int32 blocks (with repeats) that the Gaussians reach."""
-    first, last = reached_voxels(gaussians.means, gaussians, resolution, aggregation)
-    # A small one may reach no centre of a voxel; its own voxel is looked at all the same.
-    own = voxels_of(gaussians.means, resolution)
-    first, last = np.minimum(first, own), np.maximum(last, own)
-    low, high = first >> 3, last >> 3
-    spans = []
-    for offset in np.ndindex(*(high - low).max(axis=0) + 1):
-        block = low + np.array(offset, np.int32)
-        spans.append(block[(block <= high).all(axis=1)])
-    return np.concatenate(spans)

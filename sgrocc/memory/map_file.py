@@ -16,7 +16,7 @@ from sgrocc.memory.gaussian_memory import GaussianMemory
 from sgrocc.splatting import BLOCK
 
 #: Raised with every change of what is stored.
-FORMAT = 1
+FORMAT = 2
 
 
 def save(memory: GaussianMemory, path: str | Path, frame_id: str) -> None:
@@ -96,9 +96,7 @@ def _check(state: dict[str, np.ndarray]) -> None:
         **{n.removeprefix("gaussian_"): state[n] for n in fresh if n[9:] in Gaussians.empty().arrays()}
     )
     home = state["gaussian_home"]
-    known = np.isin(state["voxel_label"], [*range(NUM_CLASSES + 1), UNKNOWN]) & (
-        state["voxel_best_class"] <= NUM_CLASSES
-    )
+    known = np.isin(state["voxel_label"], [*range(NUM_CLASSES + 1), UNKNOWN])
     in_range = all(
         ((0 <= state[f"voxel_{n}"]) & (state[f"voxel_{n}"] <= 1)).all() for n in ("occupancy", "probability")
     )
@@ -108,5 +106,6 @@ def _check(state: dict[str, np.ndarray]) -> None:
         or len(np.unique(home)) != count
         or len(np.unique(state["blocks"], axis=0)) != blocks
         or not (known.all() and in_range and (state["voxel_weight"] >= 0).all())
+        or not np.isfinite(state["voxel_evidence"]).all()
     ):
         raise ValueError("the map holds values that no map has: it was damaged before it was written")

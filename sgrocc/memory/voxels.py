@@ -43,10 +43,11 @@ class VoxelBlocks:
     """Named layers of values per voxel, stored block by block in the order in which the blocks were first used.
 
     `VoxelBlocks(label=(np.uint8, 255))` has one layer `label`, filled with 255. Layers are flat arrays:
-    `layer("label")[address]`, with addresses from `locate` or `addresses`.
+    `layer("label")[address]`, with addresses from `locate` or `addresses`. A third entry is the width of a layer whose
+    values are rows.
     """
 
-    def __init__(self, **layers: tuple[type, object]) -> None:
+    def __init__(self, **layers: tuple) -> None:
         self._spec = layers
         self.clear()
 
@@ -56,7 +57,7 @@ class VoxelBlocks:
         self._top = 0  # slots from here on were never used
         self._holes: list[int] = []
         self._coordinates = np.zeros((0, 3), np.int32)
-        self._layers = {name: np.zeros(0, dtype) for name, (dtype, _) in self._spec.items()}
+        self._layers = {name: np.zeros((0, *width), dtype) for name, (dtype, _, *width) in self._spec.items()}
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -67,7 +68,7 @@ class VoxelBlocks:
         return self._coordinates[: self._top]
 
     def layer(self, name: str) -> np.ndarray:
-        """The (B * 512,) values of a layer, by slot; a view, valid until a block is added."""
+        """The (B * 512, ...) values of a layer, by slot; a view, valid until a block is added."""
         return self._layers[name][: self._top * BLOCK_VOXELS]
 
     def used(self) -> np.ndarray:
@@ -80,7 +81,7 @@ class VoxelBlocks:
             del self._slots[tuple(self._coordinates[slot].tolist())]
             self._holes.append(slot)
         addresses = self.addresses(slots)
-        for name, (_, fill) in self._spec.items():
+        for name, (_, fill, *_) in self._spec.items():
             self._layers[name][addresses] = fill
 
     def slots(self, blocks: np.ndarray, create: bool = False) -> np.ndarray:
@@ -123,8 +124,8 @@ class VoxelBlocks:
         coordinates = np.zeros((capacity, 3), np.int32)
         coordinates[: len(self._coordinates)] = self._coordinates
         self._coordinates = coordinates
-        for name, (dtype, fill) in self._spec.items():
-            grown = np.full(capacity * BLOCK_VOXELS, fill, dtype)
+        for name, (dtype, fill, *width) in self._spec.items():
+            grown = np.full((capacity * BLOCK_VOXELS, *width), fill, dtype)
             grown[: len(self._layers[name])] = self._layers[name]
             self._layers[name] = grown
 
