@@ -87,7 +87,7 @@ TABLE: tuple[Parameter, ...] = (
         "fusion",
         "learned",
         MEMORY,
-        "learned: the memory uses what the learned expert's model learned for it, if anything; none: it does not",
+        "learned: the memory uses what `model`, which must be on its machine, learned for it, if anything; none: not",
         choices=("learned", "none"),
     ),
     Parameter("min_depth_m", _MEMORY.min_depth_m, MEMORY, "depth nearer than this is not used", 0.01, 10.0),

@@ -327,15 +327,17 @@ def _add_margins(figures: dict[str, dict], results: dict[str, LocalResult | Embo
 
     draws = {name: resampled_scores(r.scenes) for name, r in results.items() if getattr(r, "scenes", ())}
     for name, of_name in draws.items():
-        figures[name]["interval"] = _interval(of_name)
+        # A truth without classes has no mIoU.
+        keys = [key for key in _DRAWN if figures[name][key] is not None]
+        figures[name]["interval"] = _interval(of_name, keys)
         if name != _METHOD and _METHOD in draws:
-            above = {key: (figures[_METHOD][key] or 0.0) - (figures[name][key] or 0.0) for key in _DRAWN}
-            figures[name]["margin"] = {**above, "interval": _interval(draws[_METHOD] - of_name)}
+            above = {key: figures[_METHOD][key] - figures[name][key] for key in keys}
+            figures[name]["margin"] = {**above, "interval": _interval(draws[_METHOD] - of_name, keys)}
 
 
-def _interval(draws: np.ndarray) -> dict[str, list[float]]:
+def _interval(draws: np.ndarray, keys: list[str]) -> dict[str, list[float]]:
     low, high = np.percentile(draws, (2.5, 97.5), axis=0)
-    return {key: [float(low[i]), float(high[i])] for i, key in enumerate(_DRAWN)}
+    return {key: [float(low[i]), float(high[i])] for i, key in enumerate(_DRAWN) if key in keys}
 
 
 def _variants(counts: dict) -> dict:

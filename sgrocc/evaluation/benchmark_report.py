@@ -118,7 +118,7 @@ def _cell(value: float | list[float] | None, keys: tuple[str, ...]) -> str:
     if value is None:
         return "-"
     if isinstance(value, list):
-        return "to\n".join(f"{100 * bound:.1f}" for bound in value)
+        return " to\n".join(f"{100 * bound:.1f}" for bound in value)
     return f"{value:.1f}" if keys[0] == "cpu_ms_per_frame" else f"{100 * value:.2f}"
 
 

@@ -186,6 +186,8 @@ def save_model(
     (folder / ONNX_FILE).write_bytes(onnx_bytes)
     if fusion is not None:
         (folder / FUSION_FILE).write_bytes(fusion_bytes)
+    else:
+        (folder / FUSION_FILE).unlink(missing_ok=True)  # of an earlier export
     path = folder / MANIFEST_FILE
     text = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=110)
     path.write_text(f"# {made_by}\n{text}", encoding="utf-8")

@@ -162,7 +162,7 @@ class GaussianMemory:
             measured=(np.bool_, False),
             hit=(np.float32, 0.0),  # all zero between frames
             seen_through=(np.bool_, False),
-            evidence=(np.float16, 0.0, NUM_CLASSES),
+            evidence=(np.float32, 0.0, NUM_CLASSES),
             label=(np.uint8, UNKNOWN),
             probability=(np.float32, 0.0),
         )
@@ -322,8 +322,9 @@ class GaussianMemory:
         holds = self._voxels.layer("gaussian")
         inhabited = seen[holds[seen] >= 0]
         conflicting = holds[inhabited[~self._solid(inhabited, _KEPT)]].astype(np.int64)
-        self._voxels.layer("evidence")[self._pool.address[conflicting]] = 0
         self._remove(conflicting)
+        # What stands there next may be something else.
+        self._voxels.layer("evidence")[seen[~self._solid(seen, _KEPT)]] = 0
 
         remembered = holds[hit].astype(np.int64)
         is_new = remembered < 0
@@ -441,9 +442,9 @@ class GaussianMemory:
 
         surfaces: the Gaussians that are no guesses, one per voxel, and those voxels' addresses. Where one of them lies
         at the depth in its pixel, its voxel was measured and is occupied at least as that Gaussian's opacity says, as
-        it may be too small to reach the centre; where n pixels of an exact depth end, to 1 - 1/2^n at least. Only if
-        its centre is in the image: of no other would it show that the thing is gone. Of all others, what was looked
-        through is free, whatever reaches over from a surface.
+        it may be too small to reach the centre; where n pixels of an exact depth end, to 1 - 1/2^n at least. Only if a
+        pixel looks at it: no other would show that the thing is gone. Of all others, what was looked through is free,
+        whatever reaches over from a surface.
         """
         config, voxels = self.config, self._voxels
         camera, depth_sigma_m = prediction.camera, prediction.depth_sigma_m
@@ -491,6 +492,8 @@ class GaussianMemory:
         mean[address] += share * (found - mean[address])
         bound = np.where(measured, config.max_frames, min(_MAX_GUESSED_WEIGHT, config.max_frames))
         voxels.layer("weight")[address] = np.minimum(total, bound)
+        # One look outweighs what was guessed, however often.
+        voxels.layer("evidence")[address[measured & ~voxels.layer("measured")[address]]] = 0
         voxels.layer("measured")[address] |= measured
         voxels.layer("seen_through")[address] |= seen
         if prediction.semantic:
@@ -499,7 +502,7 @@ class GaussianMemory:
             likely = np.log(np.maximum(class_probabilities(scores, config.aggregation), _LEAST_LIKELY))
             place, evidence = address[named], voxels.layer("evidence")
             vote = (weight * splatted)[named, None]
-            evidence[place] = (1 - vote / _NAMING_FRAMES) * evidence[place].astype(np.float32) + vote * likely
+            evidence[place] = (1 - vote / _NAMING_FRAMES) * evidence[place] + vote * likely
         self._voted = address, np.where(found == splatted, share, np.float32(0))
         return address
 

@@ -8,7 +8,7 @@ import numpy as np
 import warp as wp
 
 from sgrocc.geometry import PinholeCamera, Pose
-from sgrocc.memory.voxels import BLOCK_OFFSETS, voxels_of
+from sgrocc.memory.voxels import BLOCK_OFFSETS, unique_rows, voxels_of
 from sgrocc.splatting import BLOCK
 
 
@@ -63,11 +63,8 @@ def voxels_of_pixels(
         return np.zeros((0, 3), np.int32), np.zeros(0, np.int64)
     points = camera.back_project(np.stack([columns, rows], axis=-1), depth[rows, columns])
     voxels = voxels_of(camera_to_world.apply(points), resolution)
-    low = voxels.min(axis=0)
-    shape = voxels.max(axis=0) - low + 1
-    counts = np.bincount(np.ravel_multi_index(tuple((voxels - low).T), shape), minlength=shape.prod())
-    found = np.flatnonzero(counts)
-    return (np.stack(np.unravel_index(found, shape), axis=-1) + low).astype(np.int32), counts[found]
+    unique, member = unique_rows(voxels)
+    return unique.astype(np.int32), np.bincount(member)
 
 
 #: Up to this share of the margin behind a surface, a voxel is measured.
@@ -143,7 +140,8 @@ def look(
     margin_m: float,
     depth_sigma_m: tuple[float, float] = (0.0, 0.0),
 ) -> View:
-    """How a frame sees the voxels' centres, each by the pixel that it projects to.
+    """How a frame sees the voxels' centres, each by the pixel that it projects to; those of voxels that the border of
+    the image cuts, by the pixel there.
 
     The weight is 1 up to the surface and falls behind it as exp(-b / 0.5 m) with the distance b along z. Where the
     depth is rough, its standard deviation s more than half a voxel, it is 0.1 at the surface and grows with the

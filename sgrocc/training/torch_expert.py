@@ -62,10 +62,12 @@ def _expert_in(content: dict) -> SpatialExpert:
 def load_fusion(checkpoint: str | Path) -> TemporalFusion | None:
     """What an EmbodiedStage's checkpoint holds for the memory, in evaluation mode; None in other stages'.
 
-    Raises FileNotFoundError.
+    Raises FileNotFoundError, and ValueError for a checkpoint whose fusion's settings are missing.
     """
     content = read_checkpoint(checkpoint)
     if "fusion_config" not in content:
+        if any(name.startswith("fusion.") for name in content.get("state_dict", {})):
+            raise ValueError(f"{checkpoint} does not say how its fusion is made: train it again with this version")
         return None
     channels = content["expert_config"]["channels"]
     fusion = TemporalFusion(channels, RefinementConfig(**content["fusion_config"]))
