@@ -481,12 +481,12 @@ def test_guesses_are_better_informed_by_later_ones():
     assert label_ahead(memory, 2.44) == CHAIR
 
 
-def test_one_look_outweighs_what_was_guessed_of_a_class_however_often():
+def test_a_few_looks_outweigh_what_was_guessed_of_a_class_however_often():
     memory, pose = GaussianMemory(MemoryConfig(max_inferred_m=2.0)), pose_at(0, 0, 0)
     for _ in range(100):
         memory.fuse(seen(2.0, ahead(2.44), label=CHAIR), pose)
     assert label_ahead(memory, 2.44) == CHAIR
-    for _ in range(2):
+    for _ in range(5):
         memory.fuse(seen(2.44, ahead(2.44), label=TABLE), pose)
     assert label_ahead(memory, 2.44) == TABLE
 
@@ -581,11 +581,12 @@ def test_voxels_are_the_mean_of_what_frames_said_and_of_the_class_that_is_likeli
         now |= inside & (own > 0)
         w = np.exp(-np.maximum(z - depth_m, 0) / 0.5) * (inside & (now | (~measured & (p > 0.02))))
         share = np.maximum(np.divide(w, weight + w, out=np.zeros_like(w), where=w > 0), 0.5 * (now & (w > 0)))
+        stood = mean >= 0.5 * np.where(measured, 0.5, 0.05)
         mean += share * (p - mean)
-        evidence[now & (w > 0) & ~measured] = 0  # one look outweighs all guesses
+        below = mean < 0.5 * np.where(measured | now, 0.5, 0.05)
+        evidence[stood & below] = 0
         vote = np.where(p > 0, w * splatted, 0)[:, None]
-        evidence += vote * (np.log(np.maximum(classes, 1e-3)) - evidence / 32)
-        evidence[(w > 0) & (mean < 0.5 * np.where(measured | now, 0.5, 0.05))] = 0
+        evidence += vote * (np.log(np.maximum(classes, 1e-3)) - evidence / np.where(now, 32, 4)[:, None])
         weight = np.where(w > 0, np.minimum(weight + w, np.where(now, 1.0, 0.25)), weight)
         measured |= now
     index = {tuple(v): row for row, v in enumerate(voxels.tolist())}

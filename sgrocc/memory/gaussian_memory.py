@@ -52,8 +52,8 @@ _MAX_GUESSED_WEIGHT = 0.25
 #: The layers of voxels that `GaussianMemory.state` holds.
 _KEPT_LAYERS = ("occupancy", "weight", "measured", "seen_through", "evidence", "label", "probability")
 
-#: So many frames, that see it well, hold a class against new ones.
-_NAMING_FRAMES = 32.0
+#: So many frames, that see it well, hold a class against new ones; and so many of those that guess.
+_NAMING_FRAMES, _GUESSING_FRAMES = 32.0, 4.0
 
 #: A class counts as at least so likely: no single frame can rule one out.
 _LEAST_LIKELY = 1e-3
@@ -323,8 +323,6 @@ class GaussianMemory:
         inhabited = seen[holds[seen] >= 0]
         conflicting = holds[inhabited[~self._solid(inhabited, _KEPT)]].astype(np.int64)
         self._remove(conflicting)
-        # What stands there next may be something else.
-        self._voxels.layer("evidence")[seen[~self._solid(seen, _KEPT)]] = 0
 
         remembered = holds[hit].astype(np.int64)
         is_new = remembered < 0
@@ -489,20 +487,23 @@ class GaussianMemory:
         # However much stands against it, a frame that measures has its say: a vanished thing goes as fast far away.
         share = np.maximum(weight / total, np.where(measured, np.float32(1 / (1 + config.max_frames)), 0))
         mean = voxels.layer("occupancy")
+        stood = self._solid(address, _KEPT)
         mean[address] += share * (found - mean[address])
         bound = np.where(measured, config.max_frames, min(_MAX_GUESSED_WEIGHT, config.max_frames))
         voxels.layer("weight")[address] = np.minimum(total, bound)
-        # One look outweighs what was guessed, however often.
-        voxels.layer("evidence")[address[measured & ~voxels.layer("measured")[address]]] = 0
         voxels.layer("measured")[address] |= measured
         voxels.layer("seen_through")[address] |= seen
+        # What stands there next may be something else.
+        voxels.layer("evidence")[address[stood & ~self._solid(address, _KEPT)]] = 0
         if prediction.semantic:
             named = np.flatnonzero((found > 0) & (splatted > 0))
             scores = scores.reshape(*occupancy.shape, -1)[chosen][named]
             likely = np.log(np.maximum(class_probabilities(scores, config.aggregation), _LEAST_LIKELY))
             place, evidence = address[named], voxels.layer("evidence")
             vote = (weight * splatted)[named, None]
-            evidence[place] = (1 - vote / _NAMING_FRAMES) * evidence[place] + vote * likely
+            # A few good looks outweigh what was guessed, however often.
+            frames = np.where(measured, np.float32(_NAMING_FRAMES), np.float32(_GUESSING_FRAMES))[named, None]
+            evidence[place] = (1 - vote / frames) * evidence[place] + vote * likely
         self._voted = address, np.where(found == splatted, share, np.float32(0))
         return address
 
