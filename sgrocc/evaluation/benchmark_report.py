@@ -88,6 +88,7 @@ def print_table(report: dict, console: Console | None = None) -> None:
 
 def _rows(columns: list[dict]) -> list[tuple[str, tuple[str, ...]]]:
     """(title, where its figure is) of every row; variants that nobody has are left out."""
+    both = (("SC-IoU", "sc_iou"), ("mIoU", "miou"))
     rows = [
         ("SC-IoU", ("sc_iou",)),
         ("mIoU", ("miou",)),
@@ -95,13 +96,13 @@ def _rows(columns: list[dict]) -> list[tuple[str, tuple[str, ...]]]:
         ("recall", ("recall",)),
         ("boundary F1", ("boundary_f1",)),
     ]
-    for title, key in (("SC-IoU", "sc_iou"), ("mIoU", "miou")):
+    for title, key in both:
         rows += [(f"{title}, 95 %", ("interval", key)), (f"margin in {title}", ("margin", key))]
         rows.append(("margin, 95 %", ("margin", "interval", key)))
     for variant in ("visible", "occluded", "frustum"):
-        rows += [(f"{title} {variant}", (variant, key)) for title, key in (("SC-IoU", "sc_iou"), ("mIoU", "miou"))]
+        rows += [(f"{title} {variant}", (variant, key)) for title, key in both]
     for percent in ("25", "50", "75"):
-        for title, key in (("SC-IoU", "sc_iou"), ("mIoU", "miou")):
+        for title, key in both:
             rows.append((f"{title} at {percent} %", ("after_percent", percent, key)))
     rows = [row for row in rows if len(row[1]) == 1 or any(_at(column, row[1][:-1]) for column in columns)]
     rows.append(("CPU per frame", ("cpu_ms_per_frame", "median")))

@@ -306,8 +306,7 @@ class GaussianMemory:
         observed, voxels = merge_per_voxel(observed.select(~guess & believed), self.config.resolution)
         broken = 0
         if self.fusion is not None:
-            holding = np.where(deviation_m(depth, prediction.depth_sigma_m) <= _HOLDING_SIGMA_M, depth, np.float32(0))
-            observed, guesses, broken = self._fused(observed, guesses, (depth, holding), camera, camera_to_world)
+            observed, guesses, broken = self._fused(observed, guesses, prediction, depth, camera_to_world)
         self.frames += 1
 
         said = Gaussians.joined(observed, guesses)
@@ -402,17 +401,18 @@ class GaussianMemory:
         self,
         observed: Gaussians,
         guesses: Gaussians,
-        depths: tuple[np.ndarray, np.ndarray],
-        camera: PinholeCamera,
+        prediction: Prediction,
+        depth: np.ndarray,
         camera_to_world: Pose,
     ) -> tuple[Gaussians, Gaussians, int]:
-        """What the learned fusion makes of a frame's Gaussians, and how many it broke. depths: all, and what holds."""
-        depth, holding = depths
+        """What the learned fusion makes of a frame's Gaussians, and how many it broke."""
+        camera = prediction.camera
         both, count = Gaussians.joined(observed, guesses), len(observed)
         z, surface, _ = _surface_at(both.means, depth, camera, camera_to_world)
         behind_m = np.where(surface > 0, z - surface, 0.0)
         remembered = self.recall(both.means, camera_to_world.translation)
         history = remembered.vector(np.arange(len(both)) >= count, behind_m)
+        holding = np.where(deviation_m(depth, prediction.depth_sigma_m) <= _HOLDING_SIGMA_M, depth, np.float32(0))
         found = self.fusion(both.transformed(camera_to_world.inverse()), history, holding, camera)
         if len(found) != len(both) or found.features.shape != both.features.shape:
             raise ValueError(
@@ -497,7 +497,7 @@ class GaussianMemory:
         voxels.layer("evidence")[address[stood & ~self._solid(address, _KEPT)]] = 0
         if prediction.semantic:
             named = np.flatnonzero((found > 0) & (splatted > 0))
-            scores = scores.reshape(*occupancy.shape, -1)[chosen][named]
+            scores = scores.reshape(occupancy.size, -1)[np.flatnonzero(chosen)[named]]
             likely = np.log(np.maximum(class_probabilities(scores, config.aggregation), _LEAST_LIKELY))
             place, evidence = address[named], voxels.layer("evidence")
             vote = (weight * splatted)[named, None]

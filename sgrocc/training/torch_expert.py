@@ -52,11 +52,15 @@ def load_expert(checkpoint: str | Path) -> SpatialExpert:
 
 def _expert_in(content: dict) -> SpatialExpert:
     expert = SpatialExpert(expert_config(content["expert_config"]), imagenet=False)
-    prefix = "expert."
-    weights = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+    weights = _weights_of("expert.", content)
     # Another prior's weights are its own affair: set `expert.prior` to have it back.
     expert.load_state_dict({name: value for name, value in weights.items() if not name.startswith("prior.")})
     return expert.eval()
+
+
+def _weights_of(part: str, content: dict) -> dict[str, torch.Tensor]:
+    """The state dict of a stage's part in its checkpoint; empty where there is none."""
+    return {k[len(part) :]: v for k, v in content.get("state_dict", {}).items() if k.startswith(part)}
 
 
 def load_fusion(checkpoint: str | Path) -> TemporalFusion | None:
@@ -66,14 +70,12 @@ def load_fusion(checkpoint: str | Path) -> TemporalFusion | None:
     """
     content = read_checkpoint(checkpoint)
     if "fusion_config" not in content:
-        if any(name.startswith("fusion.") for name in content.get("state_dict", {})):
+        if _weights_of("fusion.", content):
             raise ValueError(f"{checkpoint} does not say how its fusion is made: train it again with this version")
         return None
     channels = content["expert_config"]["channels"]
     fusion = TemporalFusion(channels, RefinementConfig(**content["fusion_config"]))
-    prefix = "fusion."
-    weights = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
-    fusion.load_state_dict(weights)
+    fusion.load_state_dict(_weights_of("fusion.", content))
     return fusion.eval()
 
 
