@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_train(commands)
     _add_ablate(commands)
     _add_export(commands)
+    _add_confidences(commands)
     _add_figure(commands)
     options = parser.parse_args(arguments)
     try:
@@ -376,6 +377,29 @@ def _export(options: argparse.Namespace) -> None:
         f"{options.out}: depth sigma {sigma[0]:.3f} m + {sigma[1]:.3f} of the depth; onnxruntime differs from torch by "
         f"{difference:.1e} at most"
     )
+
+
+def _add_confidences(commands: argparse._SubParsersAction) -> None:
+    from sgrocc.evaluation.protocols import DEPTHS
+
+    parser = commands.add_parser(
+        "confidences",
+        help="measure the calibration of the memory's confidences",
+        description="Maps scenes, compares the confidences of equations 6 to 8 with the truth, and draws them.",
+    )
+    parser.add_argument("--model", required=True, type=Path, help="folder of an exported model")
+    parser.add_argument("--data", type=Path, default=Path("out/synthrooms"), help="folder of a data set")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--depth", choices=DEPTHS, default="sensor", help="what is given as depth (default sensor)")
+    parser.add_argument("--scenes", type=_positive, default=5, help="so many, evenly spread (default 5)")
+    parser.add_argument("--out", type=Path, default=Path("out/confidences"), help="folder of the pictures")
+    parser.set_defaults(run=_confidences)
+
+
+def _confidences(options: argparse.Namespace) -> None:
+    from sgrocc.evaluation.confidences import measure
+
+    measure(options.model, options.data, options.split, options.depth, options.scenes, options.out)
 
 
 def _add_figure(commands: argparse._SubParsersAction) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from sgrocc.experts import Expert
 from sgrocc.experts.geometric import GeometricConfig, GeometricExpert
+from sgrocc.memory.confidence import CONFIDENCES
 from sgrocc.memory.gaussian_memory import Fusion, MemoryConfig
 
 EXPERT, MEMORY, PUBLISHER = "spatial_expert", "gaussian_memory", "occupancy_publisher"
@@ -142,6 +143,13 @@ TABLE: tuple[Parameter, ...] = (
         "how many frames at most stand against a new one: how long vanished things stay",
         1.0,
         1000.0,
+    ),
+    Parameter(
+        "memory.confidence",
+        _MEMORY.confidence,
+        MEMORY,
+        "what confirms a remembered Gaussian (eqs. 6 to 8)",
+        choices=CONFIDENCES,
     ),
     Parameter("memory.temperature", _MEMORY.temperature, MEMORY, "T of the semantic confidence (eq. 7)", 0.01, 10.0),
     Parameter("memory.lowest_confidence", _MEMORY.lowest_confidence, MEMORY, "tau_min of eq. 7", 0.0, 1.0),

@@ -197,7 +197,8 @@ def test_clear_forgets_everything():
         ({"resolution": 0.0}, "resolution is 0.0"),
         ({"occupied_threshold": 1.0}, "occupied_threshold"),
         ({"min_depth_m": 5.0}, "less than max_depth_m"),
-        ({"lowest_confidence": 0.9}, "lowest_confidence"),
+        ({"lowest_confidence": 1.0}, "lowest_confidence"),
+        ({"confidence": "much"}, "it must be one of hybrid, geometric, semantic, none"),
         ({"max_frames": 0.0}, "max_frames"),
         ({"guessed_threshold": 1.0}, "guessed_threshold"),
     ],
@@ -218,12 +219,38 @@ def test_confidences_are_the_papers_equations():
     logits[1, 0] = 0
     logits[2] = 0
     expected = np.clip((np.array([0.5, 1.0, 1 / 11]) - 0.2) / 0.6, 0, 1)
-    np.testing.assert_allclose(semantic_confidence(logits), expected, atol=1e-9)
-    sharper = semantic_confidence(np.array([[1.0] + [0.0] * 10]), temperature=0.5)
+    np.testing.assert_allclose(semantic_confidence(logits, 1.0, 0.2, 0.8), expected, atol=1e-9)
+    sharper = semantic_confidence(np.array([[1.0] + [0.0] * 10]), 0.5, 0.2, 0.8)
     p = np.exp(2) / (np.exp(2) + 10)
     np.testing.assert_allclose(sharper, (p - 0.2) / 0.6)
     # eq. 8: a new anchor has no confidence
     np.testing.assert_allclose(hybrid_confidence(np.array([1, 0]), 0.5, 0.4), [0.2, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("confirmed_by", "expected"), [("hybrid", 0.2), ("geometric", 0.5), ("semantic", 0.4), ("none", 0.0)]
+)
+def test_each_part_of_the_hybrid_confidence_can_be_taken_out(confirmed_by, expected):
+    np.testing.assert_allclose(hybrid_confidence(np.array([True, False]), 0.5, 0.4, confirmed_by), [expected, 0.0])
+
+
+@pytest.mark.parametrize("confirmed_by", ["hybrid", "geometric", "semantic", "none"])
+def test_a_remembered_gaussian_keeps_as_much_of_itself_as_it_is_confirmed(confirmed_by):
+    """A Gaussian on a wall, seen again with another feature, 5 cm before the depth whose deviation is 10 cm."""
+    memory = GaussianMemory(MemoryConfig(confidence=confirmed_by, frozen_below=0.0, temperature=1.0))
+    logits = np.zeros((1, 11), np.float32)
+    logits[0, 0] = np.log(10)  # a probability of 1/2
+    parts = {"geometric": np.exp(-0.5 * 0.5**2), "semantic": 0.5}
+    parts |= {"hybrid": parts["geometric"] * parts["semantic"], "none": 0.0}
+    depth = np.full((CAMERA.height, CAMERA.width), 2.05, np.float32)
+    for feature in (1.0, 0.0):
+        one = replace(gaussians_at(ahead(2.0)), logits=logits, features=np.full((1, 1), feature, np.float32))
+        memory.fuse(Prediction(depth, CAMERA, one, True, (0.1, 0.0)), pose_at(0, 0, 0))
+    told = memory.confirmation
+    np.testing.assert_allclose(told.geometric, parts["geometric"], rtol=1e-3)
+    np.testing.assert_allclose(told.semantic, parts["semantic"], rtol=1e-3)
+    np.testing.assert_allclose(told.hybrid, parts[confirmed_by], rtol=1e-3)
+    np.testing.assert_allclose(memory.gaussians().features, parts[confirmed_by], rtol=1e-3, atol=1e-6)
 
 
 def test_merging_keeps_one_gaussian_per_voxel_weighted_by_opacity():
@@ -261,9 +288,10 @@ def test_voxel_blocks_find_what_was_stored(seed):
     assert (blocks.voxels(blocks.locate(voxels)) == voxels).all()
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_unique_rows_are_those_of_numpy(seed):
-    rows = np.random.default_rng(seed).integers(-3, 3, (200, 3))
+@pytest.mark.parametrize("spread", [3, 8, 1000])  # close together and far apart are two ways
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_unique_rows_are_those_of_numpy(spread, kind):
+    rows = np.random.default_rng(spread).integers(-spread, spread, (200, 3)).astype(kind)
     unique, inverse = unique_rows(rows)
     expected, expected_inverse = np.unique(rows, axis=0, return_inverse=True)
     assert (unique == expected).all() and (inverse == expected_inverse.reshape(-1)).all()

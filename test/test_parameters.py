@@ -165,7 +165,7 @@ def test_an_int_stands_for_a_float_and_nothing_else_does():
         ({"grid_min_height_m": 2.0}, "grid_min_height_m must be less than grid_max_height_m"),
         ({"min_depth_m": 4.0}, "min_depth_m 4.0 must be less than max_depth_m 4.0"),
         (
-            {"memory.lowest_confidence": 0.9},
+            {"memory.lowest_confidence": 1.0},
             "lowest_confidence must be less than highest_confidence, both between 0 and 1",
         ),
     ],

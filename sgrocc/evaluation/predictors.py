@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sgrocc.datasets.embodied_occscannet import EmbodiedFrame, EmbodiedScene
     from sgrocc.datasets.occscannet import LocalFrame
     from sgrocc.evaluation.protocols import EmbodiedPredictor, LocalPredictor
+    from sgrocc.memory.confidence import Confirmation
 
 #: Depth up to here is used, by the method and by the baselines: the furthest corner of a local grid, whose centre is
 #: 2 m ahead of the camera, is 5.4 m away.
@@ -131,6 +132,10 @@ class MemoryEmbodied:
     def gaussians(self) -> Gaussians:
         """What is remembered so far, in the scene's grid: metres from its corner."""
         return self._memory.gaussians()
+
+    def confirmation(self) -> Confirmation | None:
+        """How far the last frame confirmed what was remembered, in the scene's grid."""
+        return self._memory.confirmation
 
     def _started(self) -> VoxelGrid:
         if self._grid is None:

@@ -89,9 +89,12 @@ class Pose:
         dtype = points.dtype if np.issubdtype(points.dtype, np.floating) else np.float64
         # Column by column, not as a matrix product: a product this thin wakes all threads of the BLAS, which doubles
         # the CPU time, and its last bits depend on the processor.
-        columns = self.rotation.T.astype(dtype)
-        moved = points[..., 0:1] * columns[0] + points[..., 1:2] * columns[1] + points[..., 2:3] * columns[2]
-        return moved + self.translation.astype(dtype)
+        rotation, translation = self.rotation.astype(dtype), self.translation.astype(dtype)
+        x, y, z = (points[..., k] for k in range(3))
+        moved = np.empty(points.shape, dtype)
+        for k in range(3):
+            moved[..., k] = x * rotation[k, 0] + y * rotation[k, 1] + z * rotation[k, 2] + translation[k]
+        return moved
 
     def interpolate(self, other: Pose, fraction: float) -> Pose:
         """The pose at `fraction` (0..1) of the way to `other`: linear in position, slerp in rotation."""

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+
+from sgrocc.gaussians import Gaussians
+
+#: What may confirm a remembered Gaussian.
+CONFIDENCES = ("hybrid", "geometric", "semantic", "none")
 
 
 def geometric_confidence(projected_depth: np.ndarray, depth: np.ndarray, sigma_m: np.ndarray) -> np.ndarray:
@@ -14,18 +21,36 @@ def geometric_confidence(projected_depth: np.ndarray, depth: np.ndarray, sigma_m
     return np.exp(-0.5 * np.square((projected_depth - depth) / sigma_m))
 
 
-def semantic_confidence(
-    logits: np.ndarray, temperature: float = 0.5, lowest: float = 0.2, highest: float = 0.8
-) -> np.ndarray:
+def semantic_confidence(logits: np.ndarray, temperature: float, lowest: float, highest: float) -> np.ndarray:
     """Eq. 7: C_sem = clip((max_k softmax(z / T)_k - tau_min) / (tau_max - tau_min), 0, 1), for (N, 11) logits."""
     scaled = (logits - logits.max(axis=-1, keepdims=True)) / temperature
     largest = 1.0 / np.exp(scaled).sum(axis=-1)
     return np.clip((largest - lowest) / (highest - lowest), 0.0, 1.0)
 
 
-def hybrid_confidence(tag: np.ndarray, geometric: np.ndarray, semantic: np.ndarray | float) -> np.ndarray:
-    """Eq. 8: C_hyb = M_tag C_geo C_sem; the tag is 1 for a remembered anchor and 0 for a new one.
+def hybrid_confidence(
+    tag: np.ndarray, geometric: np.ndarray | float, semantic: np.ndarray | float, confirmed_by: str = "hybrid"
+) -> np.ndarray:
+    """Eq. 8: C_hyb = M_tag C_geo C_sem, (N,); the tag is 1 for a remembered anchor and 0 for a new one. confirmed_by:
+    one of CONFIDENCES, for what is left out of the product (none: the confidence is 0).
 
     1 - C_hyb is the update ratio: 0 leaves a verified anchor as it is, 1 writes it anew.
     """
-    return tag * geometric * semantic
+    confidence = np.where(tag, 1.0, 0.0) if confirmed_by != "none" else np.zeros(len(tag))
+    if confirmed_by in ("hybrid", "geometric"):
+        confidence = confidence * geometric
+    if confirmed_by in ("hybrid", "semantic"):
+        confidence = confidence * semantic
+    return confidence
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """How far a frame confirmed N remembered Gaussians that it sees: `gaussians`, as they were before it, in the global
+    frame; geometric, semantic and hybrid confidences, (N,) each.
+    """
+
+    gaussians: Gaussians
+    geometric: np.ndarray
+    semantic: np.ndarray
+    hybrid: np.ndarray

@@ -11,7 +11,13 @@ from sgrocc.experts import Prediction
 from sgrocc.gaussians import MAX_SCALE_M, MIN_SCALE_M, Gaussians
 from sgrocc.geometry import PinholeCamera, Pose
 from sgrocc.labels import FREE, NUM_CLASSES, STRUCTURAL, UNKNOWN, most_likely_class
-from sgrocc.memory.confidence import geometric_confidence, hybrid_confidence, semantic_confidence
+from sgrocc.memory.confidence import (
+    CONFIDENCES,
+    Confirmation,
+    geometric_confidence,
+    hybrid_confidence,
+    semantic_confidence,
+)
 from sgrocc.memory.pool import GaussianPool
 from sgrocc.memory.recall import RAY_STEPS, History
 from sgrocc.memory.visibility import (
@@ -70,11 +76,12 @@ class MemoryConfig:
     max_depth_m: depth beyond this is neither fused nor does it free space. max_gaussians: hard bound; the Gaussians
     unseen for longest go first. max_frames: how many frames at most stand against a new one that measures a voxel: how
     long a vanished thing stays, and how long a new one takes to appear.
-    temperature, lowest and highest confidence: eq. 7. frozen_below: update ratios under this leave a Gaussian
-    untouched. aggregation: decoupled or additive. max_inferred_m: how far behind the surface in its pixel a Gaussian is
-    believed. radius_m: what lies further from the camera is forgotten, block by block (0: nothing). decay_frames: when
-    so many frames have not looked at a block, its things that can be moved are forgotten (0: never); walls, windows,
-    floors and ceilings stay.
+    confidence: what confirms a remembered Gaussian: geometric (eq. 6), semantic (eq. 7), hybrid (eq. 8) or none, so
+    that each observation replaces the last. temperature, lowest and highest confidence: eq. 7. frozen_below: update
+    ratios under this leave a Gaussian untouched. aggregation: decoupled or additive. max_inferred_m: how far behind the
+    surface in its pixel a Gaussian is believed. radius_m: what lies further from the camera is forgotten, block by
+    block (0: nothing). decay_frames: when so many frames have not looked at a block, its things that can be moved are
+    forgotten (0: never); walls, windows, floors and ceilings stay.
     Raises ValueError for values that make no sense.
     """
 
@@ -86,9 +93,10 @@ class MemoryConfig:
     max_depth_m: float = 4.0
     max_gaussians: int = 200_000
     max_frames: float = 8.0
-    temperature: float = 0.5
-    lowest_confidence: float = 0.2
-    highest_confidence: float = 0.8
+    confidence: str = "hybrid"
+    temperature: float = 1.4
+    lowest_confidence: float = 0.0
+    highest_confidence: float = 1.0
     frozen_below: float = 0.05
     aggregation: str = "decoupled"
     max_inferred_m: float = 0.5
@@ -120,6 +128,8 @@ class MemoryConfig:
             )
         if self.decay_frames < 0:
             raise ValueError(f"decay_frames is {self.decay_frames}: it must not be negative")
+        if self.confidence not in CONFIDENCES:
+            raise ValueError(f"confidence is {self.confidence!r}: it must be one of {', '.join(CONFIDENCES)}")
         if not 0 <= self.lowest_confidence < self.highest_confidence <= 1:
             raise ValueError("lowest_confidence must be less than highest_confidence, both between 0 and 1")
 
@@ -171,6 +181,7 @@ class GaussianMemory:
         self._pruned_at: np.ndarray | None = None
         self.frames = 0
         self.statistics: FuseStatistics | None = None
+        self.confirmation: Confirmation | None = None
 
     def clear(self) -> None:
         """Forget everything."""
@@ -180,7 +191,7 @@ class GaussianMemory:
         self._looked = np.zeros(0, np.int64)
         self._pruned_at = None
         self.frames = 0
-        self.statistics = None
+        self.statistics = self.confirmation = None
 
     def __len__(self) -> int:
         """The number of remembered Gaussians."""
@@ -534,8 +545,13 @@ class GaussianMemory:
         # No depth to compare with, or a surface in front: the frame says nothing about this Gaussian.
         hidden = ((frame_depth <= 0) | (z > frame_depth + 3 * sigma_m)) & ~guess
         geometric = geometric_confidence(z, frame_depth, sigma_m)
+        semantic = self._semantic_confidence(old, prediction.semantic)
         # A guess that is seen for the first time is no verified anchor: its tag is 0.
-        confidence = hybrid_confidence(~guess, geometric, self._semantic_confidence(old, prediction.semantic))
+        confidence = hybrid_confidence(~guess, geometric, semantic, self.config.confidence)
+        sees = ~hidden & ~guess
+        self.confirmation = Confirmation(
+            old.select(sees), *(np.broadcast_to(c, len(sees))[sees] for c in (geometric, semantic, confidence))
+        )
         ratio = np.where(hidden, 0.0, 1.0 - confidence).astype(np.float32)
         moving = ratio >= self.config.frozen_below
         self._pool.write(index[moving], blend(old.select(moving), observed.select(moving), ratio[moving]))
@@ -546,7 +562,10 @@ class GaussianMemory:
         """Blend remembered guesses towards new ones: nothing was measured, so the classes alone confirm them."""
         old = self._pool.gaussians(index)
         self._pool.last_seen[index] = self.frames
-        ratio = np.broadcast_to(1.0 - self._semantic_confidence(old, semantic), len(index)).astype(np.float32)
+        confirmed = (
+            self._semantic_confidence(old, semantic) if self.config.confidence in ("hybrid", "semantic") else 0.0
+        )
+        ratio = np.broadcast_to(1.0 - confirmed, len(index)).astype(np.float32)
         moving = ratio >= self.config.frozen_below
         self._pool.write(index[moving], blend(old.select(moving), guesses.select(moving), ratio[moving]))
 
