@@ -407,15 +407,18 @@ def _add_figure(commands: argparse._SubParsersAction) -> None:
         "figure",
         help="draw one of the paper's figures",
         description="gates: from above, at three tolerances; anchors: by their distance to the surface; points: where "
-        "anchors at depth edges look; comparison: maps of several methods; tradeoff: score and cost over K.",
+        "anchors at depth edges look; comparison: maps of several methods; tradeoff: score and cost over K; "
+        "progress: scores of several trainings from before the first epoch on.",
     )
-    parser.add_argument("name", choices=("gates", "anchors", "points", "comparison", "tradeoff"))
+    parser.add_argument("name", choices=("gates", "anchors", "points", "comparison", "tradeoff", "progress"))
     parser.add_argument("--data", type=Path, default=Path("out/synthrooms"), help="folder of a data set")
     parser.add_argument("--split", default="test")
     parser.add_argument("--frame", type=int, default=0, help="its number in the split (default 0)")
     parser.add_argument("--checkpoint", type=Path, help="of the expert stage (default: the ablations' base)")
     _add_encoder(parser)
-    parser.add_argument("--ablations", type=Path, default=Path("out/ablations"), help="folder of sgrocc ablate")
+    parser.add_argument(
+        "--ablations", type=Path, default=Path("out/ablations"), help="folder of sgrocc ablate, or of trainings"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/figures"), help="folder (default out/figures)")
     parser.set_defaults(run=_figure)
 

@@ -156,9 +156,26 @@ def test_every_voxel_of_a_comparison_has_its_verdict():
     assert figures.verdicts(found, truth).tolist() == [[[1, 2, 3, 0, 4, 0]]]
 
 
+def test_the_progress_of_a_training_goes_on_where_it_was_resumed(tmp_path):
+    head = "epoch,step,train/loss,val/sc_iou,val/miou\n"
+    for seed, first in enumerate((0.2, 0.3)):
+        logs = tmp_path / f"two_phase_{seed}" / "logs"
+        (logs / "run_0").mkdir(parents=True)
+        (logs / "run_0" / "metrics.csv").write_text(head + f"-1,0,,{first},0.1\n0,9,3.0,,\n0,9,,0.4,0.15\n")
+    (logs / "run_1").mkdir()
+    (logs / "run_1" / "metrics.csv").write_text(head + "1,19,,0.5,0.2\n")
+    np.testing.assert_allclose(
+        figures._validated(sorted(logs.glob("run_*/metrics.csv"))), [[-1, 0.3, 0.1], [0, 0.4, 0.15], [1, 0.5, 0.2]]
+    )
+    path = figures.draw("progress", tmp_path / "out", tmp_path, "test", 0, None, tmp_path, tmp_path)
+    assert len(np.unique(np.asarray(Image.open(path)).reshape(-1, 4), axis=0)) > 50
+
+
 def test_a_figure_names_what_it_lacks(world, tmp_path):
     data, encoder, out = world
     with pytest.raises(FileNotFoundError, match="run sgrocc ablate --rows base"):
         figures.draw("anchors", tmp_path, data, "test", 0, None, encoder, tmp_path)
+    with pytest.raises(ValueError, match="holds no training with scores"):
+        figures.draw("progress", tmp_path, data, "test", 0, None, encoder, tmp_path / "none")
     with pytest.raises(ValueError, match="too few rows"):
         figures.draw("tradeoff", tmp_path, data, "test", 0, None, encoder, tmp_path)

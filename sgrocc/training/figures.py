@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -28,7 +29,7 @@ _DPI = 110
 _VERDICTS = ("right", "wrong class", "in free space", "missing")
 _VERDICT_COLOURS = np.array([(0, 0, 0), (90, 174, 97), (240, 173, 78), (214, 69, 65), (90, 150, 220)], np.uint8)
 
-NAMES = ("gates", "anchors", "points", "comparison", "tradeoff")
+NAMES = ("gates", "anchors", "points", "comparison", "tradeoff", "progress")
 
 
 def draw(
@@ -42,7 +43,8 @@ def draw(
     results: Path,
 ) -> Path:
     """Draw a figure into the folder `out`; returns its path. index: which frame of the split; checkpoint: of the
-    expert stage, for ours; encoder, results: what `sgrocc ablate` was given and gave, for the experts that it trained.
+    expert stage, for ours; encoder, results: what `sgrocc ablate` was given and gave, for the experts that it trained,
+    or a folder of trainings, for their progress.
     Without a checkpoint, ours is the ablations' base. Raises FileNotFoundError or ValueError, in a sentence.
     """
     from sgrocc.datasets.occscannet import OccScanNet
@@ -53,6 +55,9 @@ def draw(
     path = out / f"{name}.png"
     if name == "tradeoff":
         tradeoff(results, path)
+        return path
+    if name == "progress":
+        progress(results, path)
         return path
     frame = OccScanNet(data, split)[index]
     ours = load_expert(checkpoint) if checkpoint else trained("base", 0, encoder, results)
@@ -250,6 +255,41 @@ def tradeoff(results: Path, path: Path) -> None:
     handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
     left.legend(handles=handles, loc="center right", fontsize=8)
     _save(figure, path)
+
+
+def progress(trainings: Path, path: Path) -> None:
+    """Fig. 5b: the scores of the validation scenes from before the first epoch on. trainings: a folder with the folders
+    that `sgrocc train` wrote, named NAME_SEED: those of one name are a line, with all seeds between its edges.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    for folder in sorted(trainings.iterdir() if trainings.is_dir() else []):
+        logs = sorted(folder.glob("logs/run_*/metrics.csv"))
+        if logs:
+            found.setdefault(folder.name.rpartition("_")[0] or folder.name, []).append(_validated(logs))
+    if not found:
+        raise ValueError(f"{trainings} holds no training with scores: give the folder above those of sgrocc train")
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
+    for axis, column, title in zip(axes, (1, 2), ("SC-IoU", "mIoU"), strict=True):
+        for name, runs in found.items():
+            epochs = runs[0][: min(map(len, runs)), 0] + 1
+            values = 100 * np.stack([run[: len(epochs), column] for run in runs])
+            (line,) = axis.plot(epochs, values.mean(axis=0), marker="o", label=f"{name} ({len(runs)})")
+            axis.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.2)
+        axis.set(xlabel="epochs of training", ylabel=f"{title}, percent", xticks=epochs)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8, title="training (seeds)")
+    _save(figure, path)
+
+
+def _validated(logs: list[Path]) -> np.ndarray:
+    """(epochs, 3): the epoch, -1 for before the first, SC-IoU and mIoU; a training that went on has several logs."""
+    rows = {}
+    for log in logs:
+        with log.open() as file:
+            for row in csv.DictReader(file):
+                if row.get("val/miou"):
+                    rows[float(row["epoch"])] = (float(row["val/sc_iou"]), float(row["val/miou"]))
+    return np.array([(epoch, *rows[epoch]) for epoch in sorted(rows)]).reshape(-1, 3)
 
 
 def _save(figure, path: Path) -> None:
