@@ -426,6 +426,11 @@ def test_the_joined_baselines_of_the_geometric_expert_map_the_room():
         assert grown(truth != FREE)[labels != FREE].mean() > 0.99
 
 
+def test_a_memory_without_a_fusion_is_no_baseline_of_itself():
+    with pytest.raises(ValueError, match="untrained_memory is the method itself: its model brings no fusion"):
+        baselines.make("untrained_memory", "embodied", "true")
+
+
 # -- class frequencies -------------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ from sgrocc.evaluation.predictors import (
     MAX_DEPTH_M,
     MIN_DEPTH_M,
     MemoryEmbodied,
+    brings_fusion,
     check_names,
     expert_frame,
     load_expert,
@@ -96,6 +97,8 @@ def make(
         chosen = OctomapLocal if protocol == "local" else OctomapEmbodied
         return chosen(depth, expert, fill_voxels[name])
     expert = load_expert(None, depth, expert or "geometric")
+    if name == "untrained_memory" and not brings_fusion(expert):
+        raise ValueError("the baseline untrained_memory is the method itself: its model brings no fusion")
     predict = _predict(expert, depth)
     kind = "geometric" if isinstance(expert, GeometricExpert) else "learned"
     made = {

@@ -52,9 +52,14 @@ def make(
 
 def fusion_of(expert: Expert) -> Fusion | None:
     """What the expert's model learned for the memory; None where that is nothing."""
-    if not isinstance(expert, LearnedExpert) or expert.manifest.fusion is None:
+    if not brings_fusion(expert):
         return None
     return LearnedFusion(expert.manifest.fusion, load_engine(expert.manifest.fusion))
+
+
+def brings_fusion(expert: Expert) -> bool:
+    """Whether the expert's model learned something for the memory."""
+    return isinstance(expert, LearnedExpert) and expert.manifest.fusion is not None
 
 
 def map_expert(expert: Expert) -> Expert:
