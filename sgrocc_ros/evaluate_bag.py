@@ -7,12 +7,14 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from rich.progress import track
 
-from sgrocc.evaluation import octomap_baseline
+from sgrocc.evaluation import evolution, octomap_baseline
 from sgrocc.evaluation.ground_truth import DepthTruth
 from sgrocc.evaluation.metrics import score
 from sgrocc.evaluation.occupancy import Occupancy
@@ -43,7 +45,11 @@ class Fused:
     cpu_s: float = 0.0
 
 
-def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values) -> Fused:
+#: What may look on: called after each fused frame with the image (h, w, 3) uint8 and what there is so far.
+Watch = Callable[[np.ndarray, Fused], None]
+
+
+def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values, watch: Watch | None = None) -> Fused:
     """Fuse every frame of a bag that has a pose, in the order of the stamps.
 
     Sensor depth, where the bag has it, makes the ground truth; OctoMap gets the depth that the expert used. Raises
@@ -111,6 +117,8 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values) -> Fuse
             result.truth.add(sensed, camera.resized(sensed.shape[1], sensed.shape[0]), pose)
         if result.octomap is not None:
             result.octomap.add(prediction.depth, prediction.camera, pose)
+        if watch is not None:
+            watch(rgb, result)
 
     total = reader.topics[inputs.image].count
     progress = iter(track(range(total), description="fusing", total=total))
@@ -134,12 +142,13 @@ def evaluate(
     values: parameters.Values,
     ground_truth: str | Path | None = None,
     labelled: Occupancy | None = None,
+    watch: Watch | None = None,
 ) -> tuple[dict, Occupancy, Occupancy]:
     """Fuse and score a bag; returns (metrics, occupancy, ground truth), the metrics as in metrics.json.
 
     The ground truth is the file of that name, or made from the recorded depth. labelled: a second truth, scored beside.
     """
-    fused = fuse_bag(bag, inputs, values)
+    fused = fuse_bag(bag, inputs, values, watch)
     truth = Occupancy.load(ground_truth) if ground_truth else fused.truth.result(values["global_frame"])
     occupancy = occupancy_of(fused.map, values)
 
@@ -166,6 +175,28 @@ def evaluate(
         "reasons": fused.sentences,
     }
     return metrics, occupancy, truth
+
+
+@dataclass
+class Moments:
+    """Watches a fusion and keeps about `count` moments of it, evenly spread. expected: how many frames there are;
+    truth: instead of the one that is made from the recorded depth.
+    """
+
+    values: parameters.Values
+    expected: int
+    truth: Occupancy | None = None
+    count: int = 24
+    kept: list[evolution.Moment] = field(default_factory=list)
+
+    def __call__(self, image: np.ndarray, fused: Fused) -> None:
+        if len(self.kept) > fused.fused * self.count // max(self.expected, 1):
+            return
+        truth = self.truth or fused.truth.result(self.values["global_frame"])
+        caption = f"frame {fused.received} of {self.expected}"
+        self.kept.append(
+            evolution.Moment(caption, image, fused.memory.gaussians(), occupancy_of(fused.map, self.values), truth)
+        )
 
 
 def occupancy_of(voxels: VoxelMap, values: parameters.Values) -> Occupancy:
@@ -207,6 +238,7 @@ def main(args: list[str] | None = None) -> int:
     add_expert_arguments(parser)
     parser.add_argument("--ground-truth", help="occupancy.npz to score against; else made from the recorded depth")
     parser.add_argument("--params-file", help="parameter file of the nodes")
+    parser.add_argument("--evolution", action="store_true", help="draw how the map grows, as a strip and a video")
     parser.add_argument("--image-topic", default=Inputs.image)
     parser.add_argument("--camera-info-topic", default=Inputs.camera_info)
     parser.add_argument("--depth-topic", default=Inputs.depth)
@@ -215,7 +247,14 @@ def main(args: list[str] | None = None) -> int:
         values = dict(parameters.from_yaml(options.params_file)) if options.params_file else parameters.complete({})
         values = parameters.complete({**values, **expert_overrides(options)})
         inputs = Inputs(options.image_topic, options.camera_info_topic, options.depth_topic)
-        metrics, occupancy, _ = evaluate(options.bag, inputs, values, options.ground_truth)
+        watch = None
+        if options.evolution:
+            expected = getattr(BagReader(options.bag).topics.get(inputs.image), "count", 0)
+            watch = Moments(values, expected, options.ground_truth and Occupancy.load(options.ground_truth))
+        metrics, occupancy, _ = evaluate(options.bag, inputs, values, options.ground_truth, watch=watch)
+        if watch is not None:
+            for path in evolution.draw_moments(Path(options.out), Path(options.bag).resolve().name, watch.kept):
+                print(path)
     except (ValueError, OSError) as error:
         print(f"evaluate_bag: {error}", file=sys.stderr)
         return 2

@@ -6,8 +6,9 @@ from PIL import Image, ImageSequence
 from test_memory import gaussians_at
 
 from sgrocc.evaluation import evolution
+from sgrocc.evaluation.occupancy import Occupancy
 from sgrocc.geometry import VoxelGrid
-from sgrocc.labels import CEILING, CHAIR, COLOURS, FLOOR, FREE, TABLE, WALL
+from sgrocc.labels import CEILING, CHAIR, COLOURS, FLOOR, FREE, TABLE, UNKNOWN, WALL
 
 GRID = VoxelGrid(np.array([1.6, -0.8, 0.0]), (60, 50, 36), 0.08)
 
@@ -86,3 +87,35 @@ def test_gaussians_are_drawn_where_they_are_in_their_colour(label, shown):
 def test_what_lies_above_the_cut_is_left_out():
     picture = evolution.gaussians_from_above(gaussians_at((1.0, 3.0, 2.5)), GRID, 2.0)
     assert np.asarray(picture).min() == 255
+
+
+def test_moments_of_a_recording_lie_in_one_picture_wherever_the_world_begins(tmp_path):
+    """Two moments, map and truth alike in a room whose corner is at (-1.6, -0.8, -0.08) m: their tiles are equal."""
+    image = np.full((30, 40, 3), 90, np.uint8)
+    corner = np.array([-1.6, -0.8, -0.08])
+
+    def occupancy(shown: int) -> Occupancy:
+        labels = room()
+        labels[shown:] = UNKNOWN
+        return Occupancy(labels, np.zeros(labels.shape, np.float32), corner, 0.08, "map")
+
+    gaussians = gaussians_at((-0.6, 1.2, 0.4), label=CHAIR)
+    moments = [
+        evolution.Moment(f"frame {n}", image, gaussians, occupancy(shown), occupancy(60))
+        for n, shown in enumerate((30, 60))
+    ]
+    strip_path, video_path = evolution.draw_moments(tmp_path, "walk", moments)
+    assert strip_path.name == "evolution_walk.png" and len(list(ImageSequence.Iterator(Image.open(video_path)))) == 2
+    picture = np.asarray(Image.open(strip_path).convert("RGB"))
+    second = picture[len(picture) // 2 + 60 :]
+    inked = (second != 255).any(axis=(0, 2))
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], inked.astype(int), [0]])))
+    tiles = [second[:, a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    assert (tiles[-1] == tiles[-2]).all(), "map and truth"
+    green = np.abs(tiles[1].astype(int) - 255).sum(axis=2) > 100
+    assert green.any(), "the Gaussian"
+
+
+def test_nothing_known_is_nothing_to_draw(tmp_path):
+    with pytest.raises(ValueError, match="nothing to draw"):
+        evolution.draw_moments(tmp_path, "empty", [])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from nav_msgs.msg import OccupancyGrid
 from octomap_msgs.msg import Octomap
+from PIL import Image, ImageSequence
 from rclpy.serialization import deserialize_message
 from scenes import ROOM_FRAMES, write_room
 from sensor_msgs.msg import PointCloud2
@@ -11,7 +12,7 @@ from test_octree import READERS
 
 from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
 from sgrocc.labels import CLASS_LABELS, COLOURS, FREE, GENERIC, UNKNOWN
-from sgrocc_ros import demo, messages, parameters
+from sgrocc_ros import demo, evaluate_bag, messages, parameters
 from sgrocc_ros.description import Inputs
 from sgrocc_ros.evaluate_bag import fuse_bag
 from sgrocc_ros.record_sequence import record_sequence
@@ -129,3 +130,14 @@ def test_the_grid_shows_the_room_from_above(heard):
     assert cell_at(1.0, 0.2) == 0
     assert cell_at(1.0, -1.9) == -1
     assert cell_at(2.42, -0.2) == 100
+
+
+def test_evaluate_bag_draws_how_the_map_grows(bag, tmp_path):
+    arguments = ["--bag", str(bag), "--out", str(tmp_path), "--expert", "geometric", "--evolution"]
+    assert evaluate_bag.main(arguments) == 0
+    with Image.open(tmp_path / "evolution_bag.gif") as video:
+        assert video.n_frames == min(ROOM_FRAMES, 25)
+        first, last = video.convert("RGB"), None
+        for frame in ImageSequence.Iterator(video):
+            last = frame.convert("RGB")
+    assert np.count_nonzero(np.asarray(first) != np.asarray(last)) > 1000

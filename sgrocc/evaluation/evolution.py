@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
+from sgrocc.evaluation.occupancy import Occupancy
 from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, isometric_drawing, lowest_layer, titled_row
+from sgrocc.evaluation.predictors import dense_labels
 from sgrocc.gaussians import Gaussians
 from sgrocc.geometry import VoxelGrid
 from sgrocc.geometry.pose import quaternion_to_matrix
@@ -28,8 +31,70 @@ def draw(folder: Path, scene: EmbodiedScene, predictor: EmbodiedPredictor) -> li
 
     Gaussians are drawn where the predictor has them (`gaussians()`, in the scene's grid). Returns the paths.
     """
+    return _write(folder, scene.name, _steps(scene, predictor))
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A map at some time: the image (h, w, 3) uint8, the Gaussians, the map and the truth so far, in one frame."""
+
+    caption: str
+    image: np.ndarray
+    gaussians: Gaussians
+    map: Occupancy
+    truth: Occupancy
+
+
+def draw_moments(folder: Path, name: str, moments: Sequence[Moment]) -> list[Path]:
+    """Write `evolution_<name>.png` and `.gif` of moments of one recording, as `draw` does of a scene.
+
+    Raises ValueError where nothing is known at any of them.
+    """
+    if not moments:
+        raise ValueError("there is nothing to draw: no frame was fused")
+    shown, truths = ([_known(getattr(moment, what)) for moment in moments] for what in ("map", "truth"))
+    places = np.concatenate([indices for indices, _ in (*shown, *truths)])
+    if not len(places):
+        raise ValueError("there is nothing to draw: no voxel is known")
+    resolution = moments[-1].map.resolution
+    low = places.min(axis=0)
+    grid = VoxelGrid(np.zeros(3), tuple(int(n) for n in places.max(axis=0) - low + 1), resolution)
+    last = dense_labels(truths[-1][0] - low, truths[-1][1], grid.shape)
+    cut = _cut(last, grid)
+
+    def steps() -> Iterator[tuple[str, dict[str, Image.Image]]]:
+        for moment, (indices, labels), (there, true) in zip(moments, shown, truths, strict=True):
+            moved = replace(moment.gaussians, means=(moment.gaussians.means - low * resolution).astype(np.float32))
+            yield (
+                moment.caption,
+                {
+                    "image": Image.fromarray(moment.image),
+                    "Gaussians, from above": gaussians_from_above(moved, grid, cut * resolution),
+                    "map": _cubes(dense_labels(indices - low, labels, grid.shape), cut),
+                    "truth": _cubes(dense_labels(there - low, true, grid.shape), cut),
+                },
+            )
+
+    return _write(folder, name, steps())
+
+
+def _known(occupancy: Occupancy) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 3) world voxels that are known, and their labels."""
+    places = np.argwhere(occupancy.labels != UNKNOWN)
+    corner = np.round(np.asarray(occupancy.origin) / occupancy.resolution).astype(int)
+    return places + corner, occupancy.labels[tuple(places.T)]
+
+
+def _cut(labels: np.ndarray, grid: VoxelGrid) -> int:
+    """The layer above which nothing is drawn, so that one looks in."""
+    lowest = lowest_layer(labels)
+    return grid.shape[2] if lowest is None else int(lowest + LOOK_IN_HEIGHT_M / grid.resolution)
+
+
+def _write(folder: Path, name: str, steps: Iterable[tuple[str, dict[str, Image.Image]]]) -> list[Path]:
+    """Steps, as of `_steps`, as a strip of quarters and as a video."""
     folder.mkdir(parents=True, exist_ok=True)
-    captions, rows = zip(*_steps(scene, predictor), strict=True)
+    captions, rows = zip(*steps, strict=True)
     # As much of the grid as anything is in at any time, so that the views do not jump.
     views = [row[title].convert("RGB") for row in rows for title in ("map", "truth")]
     boxes = np.array([ImageChops.invert(view).getbbox() or (0, 0, 1, 1) for view in views])
@@ -44,7 +109,7 @@ def draw(folder: Path, scene: EmbodiedScene, predictor: EmbodiedPredictor) -> li
     for i in quarters:
         strip.paste(panels[i], (0, top))
         top += panels[i].height
-    paths = [folder / f"evolution_{scene.name}{suffix}" for suffix in (".png", ".gif")]
+    paths = [folder / f"evolution_{name}{suffix}" for suffix in (".png", ".gif")]
     strip.save(paths[0])
     # One palette for all, or colours flicker.
     palette = panels[-1].quantize(128)
@@ -58,8 +123,7 @@ def draw(folder: Path, scene: EmbodiedScene, predictor: EmbodiedPredictor) -> li
 def _steps(scene: EmbodiedScene, predictor: EmbodiedPredictor) -> Iterator[tuple[str, dict[str, Image.Image]]]:
     """(caption, {title: picture}) after each frame."""
     grid = VoxelGrid(np.zeros(3), scene.grid.shape, scene.grid.resolution)
-    lowest = lowest_layer(scene.labels)
-    cut = grid.shape[2] if lowest is None else int(lowest + LOOK_IN_HEIGHT_M / grid.resolution)
+    cut = _cut(scene.labels, grid)
     predictor.start(scene)
     in_view = np.zeros(grid.shape, bool)
     for number, frame in enumerate(scene.frames, 1):
