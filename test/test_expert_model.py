@@ -380,7 +380,7 @@ def test_wrong_names_are_refused_with_the_known_ones():
         (lambda: LiftingConfig(points="some"), "learned, projection, fixed"),
         (lambda: LiftingConfig(gate="wide"), "soft, hard, none"),
         (lambda: RefinementConfig(move="up"), "ray, free, embodiedocc, none"),
-        (lambda: RefinementConfig(regularisation="l2"), "adaptive, uniform, none"),
+        (lambda: RefinementConfig(regularisation="l2"), "adaptive, uniform, fixed, none"),
         (lambda: ExpertConfig(aggregation="mean"), "decoupled or additive"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -408,7 +408,7 @@ def moved_by(config: RefinementConfig, anchors: Anchors, depth: torch.Tensor) ->
     return (refined.means - anchors.means)[0, :, 0].detach()
 
 
-@pytest.mark.parametrize("regularisation", ["adaptive", "uniform", "none"])
+@pytest.mark.parametrize("regularisation", ["adaptive", "uniform", "fixed", "none"])
 @pytest.mark.parametrize("bound", [0.25, 1.0])
 def test_an_anchor_stays_on_its_ray_and_within_its_bound(regularisation, bound):
     config = RefinementConfig(move="ray", bound_m=bound, regularisation=regularisation)

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from sgrocc.gaussians import Gaussians  # noqa: E402
 from sgrocc.memory.gaussian_memory import GaussianMemory  # noqa: E402
 from sgrocc.memory.recall import RAY_STEPS, history_size  # noqa: E402
+from sgrocc.model.refinement import RefinementConfig  # noqa: E402
 from sgrocc.model.temporal_fusion import IdentityFusion, TemporalFusion  # noqa: E402
 from sgrocc.model.voxels import GaussianTensors  # noqa: E402
 
@@ -117,6 +118,27 @@ def test_moves_stay_on_the_ray_and_within_the_bound_and_holes_hold_nothing(seed)
     assert torch.cross(moved, along, dim=-1).abs().max() < 1e-4
     lengths = moved.norm(dim=-1)
     assert 0.05 < lengths.max() <= module.refinement.config.bound_m + 1e-5
+
+
+def test_a_measured_surface_stays_where_it_was_measured_when_it_is_fixed():
+    """Gaussians on a plane 2 m away, one far behind it, and one in a hole of the depth: only the last two may move."""
+    torch.manual_seed(0)
+    module = TemporalFusion(FEATURES, RefinementConfig(regularisation="fixed"))
+    torch.nn.init.normal_(module.refinement.head.weight, std=3.0)
+    given = tensors(in_view(np.random.default_rng(0), 90))
+    z = given.means[0, :, 2:]
+    # Right of the middle there is no depth.
+    hole = (given.means[0, :, 0] > 0.05)[:, None]
+    onto = torch.where(torch.arange(90)[:, None] < 60, 2.0 / z, 3.0 / z)
+    given = given._replace(means=(given.means[0] * onto)[None])
+    depth = torch.full((1, 1, CAMERA.height, CAMERA.width), 2.0)
+    depth[..., CAMERA.width // 2 :] = 0
+    found = module(given, torch.randn(1, 90, history_size(FEATURES)), depth, INTRINSICS)
+    moved = (found.means - given.means).norm(dim=-1)[0]
+    left = given.means[0, :, 0] < -0.05
+    surface = torch.arange(90) < 60
+    assert (surface & left).sum() > 5 and moved[surface & left].max() == 0
+    assert moved[~surface & left].max() > 0.05 and moved[surface & hole[:, 0]].max() > 0.05
 
 
 def test_a_memory_with_an_untrained_fusion_is_a_memory_without():

@@ -14,7 +14,7 @@ from sgrocc.model.rays import back_project, project, sample, unit
 from sgrocc.model.rotations import multiply_quaternions, normalised
 
 MOVES = ("ray", "free", "embodiedocc", "none")
-REGULARISATIONS = ("adaptive", "uniform", "none")
+REGULARISATIONS = ("adaptive", "uniform", "fixed", "none")
 #: What EmbodiedOcc's logit steps come to along x, y and z of the camera, metres.
 _EMBODIEDOCC_BOUNDS_M = (0.0098, 0.0117, 0.0825)
 _LOG_SCALE_STEP = 0.7
@@ -28,11 +28,11 @@ _FLATNESS = 0.01
 
 @dataclass
 class RefinementConfig:
-    """move: `ray` along the anchor's ray (eq. 3), `free` in 3D, `embodiedocc` in 3D with its bounds, or none; bound_m:
-    the furthest move of one block (of each coordinate where it is free); regularisation: of moves off surfaces, by
-    semantics (`adaptive`), the same for all, or none; structural, object: its strength for walls, floor, ceiling and
-    windows, and for everything else; classes: whether the logits are refined as well; dropout: in the refinement head,
-    to measure uncertainty.
+    """move: `ray` along the anchor's ray (eq. 3), `free` in 3D, `embodiedocc` in 3D with its bounds, or none;
+    bound_m: the furthest move of one block (of each coordinate where it is free); regularisation: of moves off
+    surfaces, by semantics (`adaptive`), the same for all, wholly so that a surface stays where it was measured
+    (`fixed`), or none; structural, object: its strength for walls, floor, ceiling and windows, and for everything
+    else; classes: whether the logits are refined as well; dropout: in the refinement head, to measure uncertainty.
     """
 
     move: str = "ray"
@@ -131,7 +131,10 @@ class Refinement(nn.Module):
             return means + step
         # A step off the plane is damped by w; along the ray it stays, whatever the plane (eq. 3).
         normals, flatness, depth = surface.at(means, intrinsics)
-        weight = self.hold(flatness, (means[..., 2:] - depth).abs(), logits)
+        distance_m = (means[..., 2:] - depth).abs()
+        if self.config.regularisation == "fixed":
+            return means + (1 - _nearness(distance_m)) * step
+        weight = self.hold(flatness, distance_m, logits)
         across = (step * normals).sum(dim=-1, keepdim=True)
         if self.config.move == "ray":
             facing = (rays * normals).sum(dim=-1, keepdim=True)
@@ -140,12 +143,17 @@ class Refinement(nn.Module):
 
     def hold(self, flatness: torch.Tensor, distance_m: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """(..., 1) in [0, 1]: how firmly a surface so flat and so far away holds an anchor of those classes."""
-        near = (_FREE_BEYOND_M - distance_m) / (_FREE_BEYOND_M - _HELD_WITHIN_M)
-        near = torch.minimum(torch.relu(near), near.new_tensor(1.0))
+        near = _nearness(distance_m)
         if self.config.regularisation == "uniform":
             return near * flatness
         strength = (torch.softmax(logits.detach(), dim=-1) * self.class_strength).sum(dim=-1, keepdim=True)
         return near * flatness * strength
+
+
+def _nearness(distance_m: torch.Tensor) -> torch.Tensor:
+    """1 on a surface, 0 far from it."""
+    near = (_FREE_BEYOND_M - distance_m) / (_FREE_BEYOND_M - _HELD_WITHIN_M)
+    return torch.minimum(torch.relu(near), near.new_tensor(1.0))
 
 
 def _central(maps: torch.Tensor, axis: int) -> torch.Tensor:
