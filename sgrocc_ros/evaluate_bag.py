@@ -179,8 +179,8 @@ def evaluate(
 
 @dataclass
 class Moments:
-    """Watches a fusion and keeps about `count` moments of it, evenly spread. expected: how many frames there are;
-    truth: instead of the one that is made from the recorded depth.
+    """Watches a fusion and keeps about `count` moments of it, evenly spread, and the last. expected: how many frames
+    there are; truth: instead of the one that is made from the recorded depth so far.
     """
 
     values: parameters.Values
@@ -188,14 +188,31 @@ class Moments:
     truth: Occupancy | None = None
     count: int = 24
     kept: list[evolution.Moment] = field(default_factory=list)
+    _last: tuple[np.ndarray, Fused] | None = None
 
     def __call__(self, image: np.ndarray, fused: Fused) -> None:
-        if len(self.kept) > fused.fused * self.count // max(self.expected, 1):
-            return
-        truth = self.truth or fused.truth.result(self.values["global_frame"])
+        self._last = image, fused
+        if len(self.kept) <= fused.received * self.count // max(self.expected, 1):
+            self._keep()
+
+    def all(self) -> list[evolution.Moment]:
+        """Those that were kept, and the last one."""
+        if self._last is not None:
+            self._keep()
+        return self.kept
+
+    def _keep(self) -> None:
+        (image, fused), self._last = self._last, None
+        truth = self.truth
+        if truth is None:
+            try:
+                truth = fused.truth.result(self.values["global_frame"])
+            except ValueError:
+                return  # no depth yet
+        known = evolution.known_voxels(occupancy_of(fused.map, self.values))
         caption = f"frame {fused.received} of {self.expected}"
         self.kept.append(
-            evolution.Moment(caption, image, fused.memory.gaussians(), occupancy_of(fused.map, self.values), truth)
+            evolution.Moment(caption, image, fused.memory.gaussians(), known, evolution.known_voxels(truth))
         )
 
 
@@ -252,9 +269,6 @@ def main(args: list[str] | None = None) -> int:
             expected = getattr(BagReader(options.bag).topics.get(inputs.image), "count", 0)
             watch = Moments(values, expected, options.ground_truth and Occupancy.load(options.ground_truth))
         metrics, occupancy, _ = evaluate(options.bag, inputs, values, options.ground_truth, watch=watch)
-        if watch is not None:
-            for path in evolution.draw_moments(Path(options.out), Path(options.bag).resolve().name, watch.kept):
-                print(path)
     except (ValueError, OSError) as error:
         print(f"evaluate_bag: {error}", file=sys.stderr)
         return 2
@@ -263,6 +277,15 @@ def main(args: list[str] | None = None) -> int:
     occupancy.save(out / "occupancy.npz")
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     print_table(metrics)
+    if watch is None:
+        return 0
+    try:
+        resolution = values["resolution_m"]
+        for path in evolution.draw_moments(out, Path(options.bag).resolve().name, watch.all(), resolution):
+            print(path)
+    except (ValueError, OSError) as error:
+        print(f"evaluate_bag: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

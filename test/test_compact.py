@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scenes import random_gaussians
 
 from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
 from sgrocc.evaluation.metrics import score
@@ -15,6 +16,7 @@ from sgrocc.experts.learned import network_inputs
 from sgrocc.inference.engine import load_engine
 from sgrocc.inference.manifest import load_manifest
 from sgrocc.memory.gaussian_memory import GaussianMemory
+from sgrocc.memory.recall import history_size
 from sgrocc.memory.voxels import VoxelMap
 from sgrocc.resources import find_model
 from sgrocc_ros import parameters
@@ -33,7 +35,7 @@ def mapped(sequence, **given) -> Occupancy:
     values = parameters.complete(given)
     expert, memory, voxels = (
         parameters.make_expert(values),
-        GaussianMemory(parameters.memory_config(values)),
+        GaussianMemory(parameters.memory_config(values), parameters.make_fusion(values)),
         VoxelMap(),
     )
     for index in range(0, len(sequence), EVERY):
@@ -74,6 +76,36 @@ def test_its_checkpoint_is_the_same_network(sequence):
     for name, array in wanted.items():
         assert array.std() > 0.01
         np.testing.assert_allclose(found[name], array, atol=1e-3 * np.abs(array).max())
+
+
+def test_its_fusion_is_that_of_its_checkpoint(sequence):
+    pytest.importorskip("torch")
+    from sgrocc.training.torch_expert import TorchFusion, load_fusion
+
+    rng, camera = np.random.default_rng(0), sequence.camera
+    gaussians = random_gaussians(rng, 3000, 1.0, features=64)
+    gaussians = replace(gaussians, means=gaussians.means + np.array([0, 0, 3], np.float32))
+    history = rng.random((3000, history_size(64)), np.float32)
+    depth = np.full((camera.height, camera.width), 3.0, np.float32)
+    learned = parameters.make_fusion(parameters.complete({}))
+    found = learned(gaussians, history, depth, camera)
+    small = camera.resized(320, 240)
+    wanted = TorchFusion(load_fusion(CHECKPOINT))(gaussians, history, np.full((240, 320), 3.0, np.float32), small)
+    for name, array in found.arrays().items():
+        np.testing.assert_allclose(array, getattr(wanted, name), atol=1e-3, err_msg=name)
+    moved = np.linalg.norm(found.means - gaussians.means, axis=1)
+    held = np.abs(gaussians.means[:, 2] - 3) < 0.09
+    assert moved[held].max() < 1e-4 and moved.max() > 0.02
+    np.testing.assert_allclose(found.logits, gaussians.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth_source", ["topic", "network"])
+def test_its_memory_is_better_for_what_it_learned(sequence, truth, depth_source):
+    learned, plain = (
+        score(mapped(sequence, depth_source=depth_source, fusion=fusion), truth) for fusion in ("learned", "none")
+    )
+    assert learned["sc_iou"] > plain["sc_iou"] - 1e-3
+    assert learned["miou"] > plain["miou"]
 
 
 def test_with_a_sensor_the_map_is_as_exact_as_without_a_network_and_has_classes(sequence, truth):

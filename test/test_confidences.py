@@ -14,13 +14,17 @@ from sgrocc.splatting import softmax
 
 
 def test_the_calibration_error_is_how_far_confidences_are_from_what_happened():
-    # Nine of ten came true of what was sure to 0.9, one of two of what was sure to 0.7; twenty and ten of them.
+    # Nine of ten came true of what was sure to 0.95, one of two of what was sure to 0.75; twenty and ten of them.
     confidence = np.repeat([0.95, 0.75], [20, 10])
     happened = np.concatenate([np.arange(20) >= 2, np.arange(10) % 2 == 0])
     error, bins = calibration(confidence, happened)
     assert error == pytest.approx((20 * 0.05 + 10 * 0.25) / 30)
     np.testing.assert_allclose(bins[[9, 7]], [[0.95, 0.9, 2 / 3], [0.75, 0.5, 1 / 3]])
     assert np.isnan(bins[0, :2]).all() and bins[:, 2].sum() == pytest.approx(1)
+
+
+def test_nothing_is_not_well_calibrated():
+    assert np.isnan(calibration(np.zeros(0), np.zeros(0, bool))[0])
 
 
 def judged(temperature: float) -> Judged:

@@ -7,6 +7,7 @@ from test_memory import gaussians_at
 
 from sgrocc.evaluation import evolution
 from sgrocc.evaluation.occupancy import Occupancy
+from sgrocc.evaluation.pictures import floor_layer
 from sgrocc.geometry import VoxelGrid
 from sgrocc.labels import CEILING, CHAIR, COLOURS, FLOOR, FREE, TABLE, UNKNOWN, WALL
 
@@ -94,28 +95,42 @@ def test_moments_of_a_recording_lie_in_one_picture_wherever_the_world_begins(tmp
     image = np.full((30, 40, 3), 90, np.uint8)
     corner = np.array([-1.6, -0.8, -0.08])
 
-    def occupancy(shown: int) -> Occupancy:
+    def known(shown: int):
         labels = room()
         labels[shown:] = UNKNOWN
-        return Occupancy(labels, np.zeros(labels.shape, np.float32), corner, 0.08, "map")
+        return evolution.known_voxels(Occupancy(labels, np.zeros(labels.shape, np.float32), corner, 0.08, "map"))
 
-    gaussians = gaussians_at((-0.6, 1.2, 0.4), label=CHAIR)
-    moments = [
-        evolution.Moment(f"frame {n}", image, gaussians, occupancy(shown), occupancy(60))
-        for n, shown in enumerate((30, 60))
-    ]
-    strip_path, video_path = evolution.draw_moments(tmp_path, "walk", moments)
-    assert strip_path.name == "evolution_walk.png" and len(list(ImageSequence.Iterator(Image.open(video_path)))) == 2
+    # The Gaussian is at (1.0, 2.0) m from the corner.
+    gaussians = gaussians_at((-0.6, 1.2, 0.4), label=CHAIR, scale_m=0.2)
+    moments = [evolution.Moment(f"frame {n}", image, gaussians, known(n), known(60)) for n in (0, 30, 60)]
+    strip_path, video_path = evolution.draw_moments(tmp_path, "walk", moments, 0.08)
+    assert strip_path.name == "evolution_walk.png" and len(list(ImageSequence.Iterator(Image.open(video_path)))) == 3
     picture = np.asarray(Image.open(strip_path).convert("RGB"))
-    second = picture[len(picture) // 2 + 60 :]
-    inked = (second != 255).any(axis=(0, 2))
+    assert (picture == 0).all(axis=2)[:, -400:].mean() < 0.01, "what is not known yet is blank, not black"
+    last = picture[2 * len(picture) // 3 + 60 :]
+    inked = (last != 255).any(axis=(0, 2))
     edges = np.flatnonzero(np.diff(np.concatenate([[0], inked.astype(int), [0]])))
-    tiles = [second[:, a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)]
-    assert (tiles[-1] == tiles[-2]).all(), "map and truth"
-    green = np.abs(tiles[1].astype(int) - 255).sum(axis=2) > 100
-    assert green.any(), "the Gaussian"
+    tiles = [last[:, a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    assert len(tiles) == 4 and (tiles[-1] == tiles[-2]).all(), "image, Gaussian, map and truth, the last two alike"
+    mixed = 255 + (COLOURS[CHAIR].astype(float) - 255) * (40 + 180 * 0.9) / 255
+    drawn = tiles[1][(tiles[1] < 250).any(axis=2)].mean(axis=0)
+    np.testing.assert_allclose(drawn, mixed, atol=25)
 
 
-def test_nothing_known_is_nothing_to_draw(tmp_path):
+@pytest.mark.parametrize("unknown", [[], ["nothing is known"]])
+def test_nothing_known_is_nothing_to_draw(tmp_path, unknown):
+    nothing = np.zeros((0, 3), int), np.zeros(0, np.uint8)
+    moments = [
+        evolution.Moment(caption, np.zeros((4, 4, 3), np.uint8), gaussians_at(), nothing, nothing)
+        for caption in unknown
+    ]
     with pytest.raises(ValueError, match="nothing to draw"):
-        evolution.draw_moments(tmp_path, "empty", [])
+        evolution.draw_moments(tmp_path, "empty", moments, 0.08)
+
+
+def test_a_stray_voxel_below_the_floor_does_not_move_the_cut():
+    labels = room()
+    assert floor_layer(labels) == 0
+    deeper = np.concatenate([np.full((60, 50, 20), FREE, np.uint8), labels], axis=2)
+    deeper[3, 3, 0] = CHAIR
+    assert floor_layer(deeper) == 20 and floor_layer(np.full((3, 3, 3), FREE, np.uint8)) is None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, lowest_layer
+from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, floor_layer
 from sgrocc.geometry import VoxelGrid
 from sgrocc.labels import UNKNOWN, most_likely_class
 from sgrocc.memory.confidence import semantic_confidence
@@ -55,7 +55,7 @@ class Judged:
         }
 
 
-def judge(scenes: Sequence[EmbodiedScene], predictor: MemoryEmbodied) -> Judged:
+def judge(scenes: Iterable[EmbodiedScene], predictor: MemoryEmbodied) -> Judged:
     """Map scenes, and look up in the truth what each frame confirmed. Voxels that the truth does not know are left out.
 
     Raises ValueError where no frame saw anything again.
@@ -68,7 +68,7 @@ def judge(scenes: Sequence[EmbodiedScene], predictor: MemoryEmbodied) -> Judged:
             confirmed = predictor.confirmation()
             if confirmed is not None and len(confirmed.gaussians):
                 parts.append(_judged(confirmed, frame.global_labels(), scene.grid.resolution))
-    if not parts:
+    if not any(len(part.right) for part in parts):
         raise ValueError("no remembered Gaussian was seen again in these scenes: give scenes of more than one frame")
     return Judged.joined(parts)
 
@@ -86,7 +86,11 @@ def _judged(confirmed: Confirmation, labels: np.ndarray, resolution: float) -> J
 
 def calibration(confidence: np.ndarray, happened: np.ndarray) -> tuple[float, np.ndarray]:
     """Of confidences (N,) in [0, 1] and whether what they were about was so: the expected calibration error over ten
-    bins, and (10, 3), each bin's mean confidence, share that was so (both NaN where it is empty) and share of all."""
+    bins, and (10, 3), each bin's mean confidence, share that was so (both NaN where it is empty) and share of all. All
+    is NaN where N is 0.
+    """
+    if not len(confidence):
+        return float("nan"), np.full((_BINS, 3), np.nan)
     row = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
     count = np.bincount(row, minlength=_BINS)
     with np.errstate(invalid="ignore"):
@@ -146,7 +150,7 @@ def draw_calibration(judged: Judged, config: MemoryConfig, path: Path) -> dict[s
 
 def draw_map(scene: EmbodiedScene, predictor: MemoryEmbodied, path: Path) -> None:
     """Write, of a scene from above, each remembered Gaussian in the colour of the confidence that the last frame which
-    saw it had in it: geometric, semantic and hybrid. Grey: no frame saw it again."""
+    saw its voxel had in what lived there: geometric, semantic and hybrid. Grey: no frame saw it again."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -165,10 +169,12 @@ def draw_map(scene: EmbodiedScene, predictor: MemoryEmbodied, path: Path) -> Non
         for layer, name in zip(last, _SHOWN, strict=True):
             layer[tuple(voxels[inside].T)] = getattr(confirmed, name)[inside]
     gaussians = predictor.gaussians()
-    lowest = lowest_layer(scene.labels) or 0
+    lowest = floor_layer(scene.labels) or 0
     shown = np.flatnonzero(gaussians.means[:, 2] < lowest * grid.resolution + LOOK_IN_HEIGHT_M)
     gaussians = gaussians.select(shown[np.argsort(gaussians.means[shown, 2], kind="stable")])
-    places = tuple(np.clip(voxels_of(gaussians.means, grid.resolution), 0, np.array(grid.shape) - 1).T)
+    voxels = voxels_of(gaussians.means, grid.resolution)
+    inside = ((voxels >= 0) & (voxels < grid.shape)).all(axis=1)
+    gaussians, places = gaussians.select(inside), tuple(voxels[inside].T)
     figure, axes = pyplot.subplots(1, 3, figsize=(13, 5.2), constrained_layout=True, sharey=True)
     for axis, layer, name in zip(axes, last, _SHOWN, strict=True):
         values = layer[places]
@@ -201,8 +207,8 @@ def measure(model: Path, data: Path, split: str, depth: str, scenes: int, out: P
     all_scenes = EmbodiedOccScanNet(data, split)
     chosen = np.unique(np.linspace(0, len(all_scenes) - 1, scenes).round().astype(int))
     predictor = make(model, "embodied", depth)
-    parts = [judge([all_scenes[i]], predictor) for i in track(chosen, "mapping scenes")]
-    errors = draw_calibration(Judged.joined(parts), memory_config(), out / "calibration.png")
+    judged = judge((all_scenes[i] for i in track(chosen, "mapping scenes")), predictor)
+    errors = draw_calibration(judged, memory_config(), out / "calibration.png")
     draw_map(all_scenes[int(chosen[0])], predictor, out / "confidences.png")
     table = Table("expected calibration error", *_SHOWN)
     for setting, values in errors.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
 from sgrocc.evaluation.occupancy import Occupancy
-from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, isometric_drawing, lowest_layer, titled_row
+from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, floor_layer, isometric_drawing, titled_row
 from sgrocc.evaluation.predictors import dense_labels
 from sgrocc.gaussians import Gaussians
 from sgrocc.geometry import VoxelGrid
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _HEIGHT_PX, _LINE_PX, _GAP_PX = 260, 26, 8
 _FRAME_S = 0.35
+#: A picture of more has more than a hundred million pixels.
+MAX_DRAWN_VOXELS = 20_000_000
 
 
 def draw(folder: Path, scene: EmbodiedScene, predictor: EmbodiedPredictor) -> list[Path]:
@@ -34,52 +37,59 @@ def draw(folder: Path, scene: EmbodiedScene, predictor: EmbodiedPredictor) -> li
     return _write(folder, scene.name, _steps(scene, predictor))
 
 
+#: (N, 3) voxels of the world, int, and their labels (N,), uint8.
+Voxels = tuple[np.ndarray, np.ndarray]
+
+
 @dataclass(frozen=True)
 class Moment:
-    """A map at some time: the image (h, w, 3) uint8, the Gaussians, the map and the truth so far, in one frame."""
+    """A map at some time: the image (h, w, 3) uint8, the Gaussians in the world, and what map and truth know."""
 
     caption: str
     image: np.ndarray
     gaussians: Gaussians
-    map: Occupancy
-    truth: Occupancy
+    map: Voxels
+    truth: Voxels
 
 
-def draw_moments(folder: Path, name: str, moments: Sequence[Moment]) -> list[Path]:
+def draw_moments(folder: Path, name: str, moments: Sequence[Moment], resolution: float) -> list[Path]:
     """Write `evolution_<name>.png` and `.gif` of moments of one recording, as `draw` does of a scene.
 
-    Raises ValueError where nothing is known at any of them.
+    resolution: edge of the voxels, metres. Raises ValueError where nothing is known at any moment, or the world is too
+    large to be drawn.
     """
-    if not moments:
-        raise ValueError("there is nothing to draw: no frame was fused")
-    shown, truths = ([_known(getattr(moment, what)) for moment in moments] for what in ("map", "truth"))
-    places = np.concatenate([indices for indices, _ in (*shown, *truths)])
+    places = np.concatenate([np.zeros((0, 3), int), *(voxels for m in moments for voxels, _ in (m.map, m.truth))])
     if not len(places):
-        raise ValueError("there is nothing to draw: no voxel is known")
-    resolution = moments[-1].map.resolution
+        raise ValueError("there is nothing to draw: no frame was fused that saw anything")
     low = places.min(axis=0)
-    grid = VoxelGrid(np.zeros(3), tuple(int(n) for n in places.max(axis=0) - low + 1), resolution)
-    last = dense_labels(truths[-1][0] - low, truths[-1][1], grid.shape)
-    cut = _cut(last, grid)
+    shape = tuple(int(n) for n in places.max(axis=0) - low + 1)
+    if math.prod(shape) > MAX_DRAWN_VOXELS:
+        raise ValueError(f"the map of {shape} voxels is too large to be drawn in cubes: draw a part of the recording")
+    grid = VoxelGrid(np.zeros(3), shape, resolution)
+
+    def dense(voxels: Voxels) -> np.ndarray:
+        return dense_labels(voxels[0] - low, voxels[1], shape)
+
+    cut = _cut(dense(moments[-1].truth), grid)
 
     def steps() -> Iterator[tuple[str, dict[str, Image.Image]]]:
-        for moment, (indices, labels), (there, true) in zip(moments, shown, truths, strict=True):
+        for moment in moments:
             moved = replace(moment.gaussians, means=(moment.gaussians.means - low * resolution).astype(np.float32))
             yield (
                 moment.caption,
                 {
                     "image": Image.fromarray(moment.image),
                     "Gaussians, from above": gaussians_from_above(moved, grid, cut * resolution),
-                    "map": _cubes(dense_labels(indices - low, labels, grid.shape), cut),
-                    "truth": _cubes(dense_labels(there - low, true, grid.shape), cut),
+                    "map": _cubes(dense(moment.map), cut),
+                    "truth": _cubes(dense(moment.truth), cut),
                 },
             )
 
     return _write(folder, name, steps())
 
 
-def _known(occupancy: Occupancy) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 3) world voxels that are known, and their labels."""
+def known_voxels(occupancy: Occupancy) -> Voxels:
+    """What a map knows."""
     places = np.argwhere(occupancy.labels != UNKNOWN)
     corner = np.round(np.asarray(occupancy.origin) / occupancy.resolution).astype(int)
     return places + corner, occupancy.labels[tuple(places.T)]
@@ -87,7 +97,7 @@ def _known(occupancy: Occupancy) -> tuple[np.ndarray, np.ndarray]:
 
 def _cut(labels: np.ndarray, grid: VoxelGrid) -> int:
     """The layer above which nothing is drawn, so that one looks in."""
-    lowest = lowest_layer(labels)
+    lowest = floor_layer(labels)
     return grid.shape[2] if lowest is None else int(lowest + LOOK_IN_HEIGHT_M / grid.resolution)
 
 

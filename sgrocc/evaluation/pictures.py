@@ -137,9 +137,7 @@ def _cut(occupancy: Occupancy, cut_above_m: float | None) -> tuple[np.ndarray, s
     """(X, Y, Z) bool: the occupied voxels whose centre is not above the cut; and the sentence that says so."""
     centres_m = occupancy.origin[2] + (np.arange(occupancy.labels.shape[2]) + 0.5) * occupancy.resolution
     if cut_above_m is None:
-        # The floor is where the lowest fiftieth of the occupied voxels ends: stray voxels below it do not move it.
-        per_layer = np.cumsum(np.count_nonzero(occupancy.occupied, axis=(0, 1)))
-        floor = np.searchsorted(per_layer, 0.02 * per_layer[-1]) if per_layer.size and per_layer[-1] else 0
+        floor = floor_layer(occupancy.labels) or 0
         cut_above_m = occupancy.origin[2] + floor * occupancy.resolution + LOOK_IN_HEIGHT_M
     shown = occupancy.occupied & (centres_m <= cut_above_m)
     if np.count_nonzero(shown) == np.count_nonzero(occupancy.occupied):
@@ -185,7 +183,7 @@ def _cubes(occupied: np.ndarray, colours: np.ndarray, whole: bool = False) -> tu
     Every cube is one small sprite of three faces; all cubes are drawn sprite pixel by sprite pixel into a z-buffer,
     so the Python loop is over the pixels of one sprite and not over voxels.
     """
-    if not occupied.any():
+    if not occupied.any() and not whole:
         return Image.new("RGB", (_DRAWING_PX, _DRAWING_PX // 2), _PAPER), 1.0
     voxels = np.argwhere(occupied & ~_hidden(occupied))
     voxel_colours = colours[tuple(voxels.T)].astype(np.float32)
@@ -312,10 +310,12 @@ def _draw_scale_bar(pen: ImageDraw.ImageDraw, left: tuple[int, int], pixels_per_
     pen.text((right + 12, y), f"{length_m:g} m", fill=_INK, font=_font(18), anchor="lm")
 
 
-def lowest_layer(labels: np.ndarray) -> int | None:
-    """The lowest z index of (X, Y, Z) labels at which a voxel is occupied; None where none is."""
-    layers = np.flatnonzero(((labels != FREE) & (labels != UNKNOWN)).any(axis=(0, 1)))
-    return int(layers[0]) if len(layers) else None
+def floor_layer(labels: np.ndarray) -> int | None:
+    """The z index of (X, Y, Z) labels at which the lowest fiftieth of the occupied voxels ends, so that stray voxels
+    below the floor do not move it; None where none is occupied.
+    """
+    per_layer = np.cumsum(np.count_nonzero((labels != FREE) & (labels != UNKNOWN), axis=(0, 1)))
+    return int(np.searchsorted(per_layer, 0.02 * per_layer[-1])) if per_layer.size and per_layer[-1] else None
 
 
 def titled_row(caption: str, tiles: dict[str, Image.Image], line_px: int, gap_px: int = 0) -> Image.Image:

@@ -47,7 +47,7 @@ def hybrid_confidence(
 @dataclass(frozen=True)
 class Confirmation:
     """How far a frame confirmed N remembered Gaussians that it sees: `gaussians`, as they were before it, in the global
-    frame; geometric, semantic and hybrid confidences, (N,) each.
+    frame; geometric, semantic and hybrid confidences, (N,) each, the last with the parts that the memory is set to use.
     """
 
     gaussians: Gaussians

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,9 +170,9 @@ def unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     low = np.array([column.min() for column in columns])
     extent = np.array([column.max() for column in columns]) - low + 1
     keys = ((columns[0] - low[0]) * extent[1] + columns[1] - low[1]) * extent[2] + columns[2] - low[2]
-    room = int(extent.prod())
+    room = math.prod(extent.tolist())
     if room <= _ROOM_PER_ROW * len(rows):
-        # Close together: to mark them in their box takes a fifth of the time of sorting.
+        # Close together: to mark them in their box is several times as fast as sorting.
         number = np.zeros(room, np.int64)
         number[keys] = 1
         unique = np.flatnonzero(number)

@@ -30,9 +30,10 @@ _FLATNESS = 0.01
 class RefinementConfig:
     """move: `ray` along the anchor's ray (eq. 3), `free` in 3D, `embodiedocc` in 3D with its bounds, or none;
     bound_m: the furthest move of one block (of each coordinate where it is free); regularisation: of moves off
-    surfaces, by semantics (`adaptive`), the same for all, wholly so that a surface stays where it was measured
-    (`fixed`), or none; structural, object: its strength for walls, floor, ceiling and windows, and for everything
-    else; classes: whether the logits are refined as well; dropout: in the refinement head, to measure uncertainty.
+    surfaces, by semantics (`adaptive`), the same for all, wholly (`fixed`: a surface stays where it was measured,
+    but within a pixel of holes and edges of the depth), or none; structural, object: its strength for walls, floor,
+    ceiling and windows, and for everything else; classes: whether the logits are refined as well; dropout: in the
+    refinement head, to measure uncertainty.
     """
 
     move: str = "ray"

@@ -261,35 +261,37 @@ def progress(trainings: Path, path: Path) -> None:
     """Fig. 5b: the scores of the validation scenes from before the first epoch on. trainings: a folder with the folders
     that `sgrocc train` wrote, named NAME_SEED: those of one name are a line, with all seeds between its edges.
     """
-    found: dict[str, list[np.ndarray]] = {}
+    found: dict[str, list[dict[float, tuple[float, float]]]] = {}
     for folder in sorted(trainings.iterdir() if trainings.is_dir() else []):
-        logs = sorted(folder.glob("logs/run_*/metrics.csv"))
-        if logs:
-            found.setdefault(folder.name.rpartition("_")[0] or folder.name, []).append(_validated(logs))
+        scores = _validated(list(folder.glob("logs/run_*/metrics.csv")))
+        if scores:
+            found.setdefault(folder.name.rpartition("_")[0] or folder.name, []).append(scores)
     if not found:
         raise ValueError(f"{trainings} holds no training with scores: give the folder above those of sgrocc train")
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
-    for axis, column, title in zip(axes, (1, 2), ("SC-IoU", "mIoU"), strict=True):
+    for axis, column, title in zip(axes, (0, 1), ("SC-IoU", "mIoU"), strict=True):
         for name, runs in found.items():
-            epochs = runs[0][: min(map(len, runs)), 0] + 1
-            values = 100 * np.stack([run[: len(epochs), column] for run in runs])
-            (line,) = axis.plot(epochs, values.mean(axis=0), marker="o", label=f"{name} ({len(runs)})")
-            axis.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.2)
-        axis.set(xlabel="epochs of training", ylabel=f"{title}, percent", xticks=epochs)
+            epochs = sorted(set.intersection(*(set(run) for run in runs)))
+            values = 100 * np.array([[run[epoch][column] for epoch in epochs] for run in runs])
+            done = np.array(epochs) + 1
+            (line,) = axis.plot(done, values.mean(axis=0), marker="o", label=f"{name} ({len(runs)})")
+            axis.fill_between(done, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.2)
+        axis.set(xlabel="epochs of training", ylabel=f"{title}, percent")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8, title="training (seeds)")
     _save(figure, path)
 
 
-def _validated(logs: list[Path]) -> np.ndarray:
-    """(epochs, 3): the epoch, -1 for before the first, SC-IoU and mIoU; a training that went on has several logs."""
-    rows = {}
-    for log in logs:
+def _validated(logs: list[Path]) -> dict[float, tuple[float, float]]:
+    """{epoch, -1 for before the first: (SC-IoU, mIoU)}; a training that went on has several logs, the latest counts."""
+    scores = {}
+    for log in sorted(logs, key=lambda log: int(log.parent.name.rpartition("_")[2])):
         with log.open() as file:
             for row in csv.DictReader(file):
                 if row.get("val/miou"):
-                    rows[float(row["epoch"])] = (float(row["val/sc_iou"]), float(row["val/miou"]))
-    return np.array([(epoch, *rows[epoch]) for epoch in sorted(rows)]).reshape(-1, 3)
+                    scores[float(row["epoch"])] = (float(row["val/sc_iou"]), float(row["val/miou"]))
+    return scores
 
 
 def _save(figure, path: Path) -> None:
