@@ -143,7 +143,7 @@ def draw_calibration(judged: Judged, config: MemoryConfig, path: Path) -> dict[s
     axes[0].set_ylabel("share that was so")
     axes[-1].legend(fontsize=8, loc="upper left")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=90, bbox_inches="tight")
     pyplot.close(figure)
     return errors
 
@@ -187,7 +187,7 @@ def draw_map(scene: EmbodiedScene, predictor: MemoryEmbodied, path: Path) -> Non
     axes[0].set_ylabel("y, m")
     figure.colorbar(points, ax=axes, shrink=0.8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=90, bbox_inches="tight")
     pyplot.close(figure)
 
 
