@@ -38,6 +38,7 @@ class Fused:
     map: VoxelMap
     truth: DepthTruth
     octomap: OctomapBaseline | None  #: None where pyoctomap is not installed
+    expected: int  #: images in the bag
     received: int = 0
     fused: int = 0
     dropped: Counter = field(default_factory=Counter)
@@ -75,6 +76,7 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values, watch: 
         VoxelMap(),
         DepthTruth(config.resolution, min_depth_m=config.min_depth_m, max_depth_m=config.max_depth_m),
         OctomapBaseline(*limits) if octomap_baseline.available() else None,
+        reader.topics[inputs.image].count,
     )
     result.memory.warm_up()
     joiner = StampJoiner(
@@ -120,8 +122,7 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values, watch: 
         if watch is not None:
             watch(rgb, result)
 
-    total = reader.topics[inputs.image].count
-    progress = iter(track(range(total), description="fusing", total=total))
+    progress = iter(track(range(result.expected), description="fusing", total=result.expected))
     for topic, message in reader.messages(list(streams)):
         if topic == inputs.image:
             result.received += 1
@@ -179,12 +180,11 @@ def evaluate(
 
 @dataclass
 class Moments:
-    """Watches a fusion and keeps about `count` moments of it, evenly spread, and the last. expected: how many frames
-    there are; truth: instead of the one that is made from the recorded depth so far.
+    """Watches a fusion and keeps about `count` moments of it, evenly spread, and the last. truth: instead of the one
+    that is made from the recorded depth so far.
     """
 
     values: parameters.Values
-    expected: int
     truth: Occupancy | None = None
     count: int = 24
     kept: list[evolution.Moment] = field(default_factory=list)
@@ -192,7 +192,7 @@ class Moments:
 
     def __call__(self, image: np.ndarray, fused: Fused) -> None:
         self._last = image, fused
-        if len(self.kept) <= fused.received * self.count // max(self.expected, 1):
+        if len(self.kept) <= fused.received * self.count // max(fused.expected, 1):
             self._keep()
 
     def all(self) -> list[evolution.Moment]:
@@ -209,10 +209,15 @@ class Moments:
                 truth = fused.truth.result(self.values["global_frame"])
             except ValueError:
                 return  # no depth yet
-        known = evolution.known_voxels(occupancy_of(fused.map, self.values))
-        caption = f"frame {fused.received} of {self.expected}"
+        known = fused.map.known()
         self.kept.append(
-            evolution.Moment(caption, image, fused.memory.gaussians(), known, evolution.known_voxels(truth))
+            evolution.Moment(
+                f"frame {fused.received} of {fused.expected}",
+                image,
+                fused.memory.gaussians(),
+                (known.indices, known.labels),
+                evolution.known_voxels(truth),
+            )
         )
 
 
@@ -266,8 +271,7 @@ def main(args: list[str] | None = None) -> int:
         inputs = Inputs(options.image_topic, options.camera_info_topic, options.depth_topic)
         watch = None
         if options.evolution:
-            expected = getattr(BagReader(options.bag).topics.get(inputs.image), "count", 0)
-            watch = Moments(values, expected, options.ground_truth and Occupancy.load(options.ground_truth))
+            watch = Moments(values, options.ground_truth and Occupancy.load(options.ground_truth))
         metrics, occupancy, _ = evaluate(options.bag, inputs, values, options.ground_truth, watch=watch)
     except (ValueError, OSError) as error:
         print(f"evaluate_bag: {error}", file=sys.stderr)

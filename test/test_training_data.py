@@ -13,6 +13,7 @@ from scenes import LOOKING_ALONG_X, depth_of_boxes, write_small_set  # noqa: E40
 
 from sgrocc.datasets.layout import LOCAL_SHAPE, VOXEL_M, write_split  # noqa: E402
 from sgrocc.datasets.occscannet import OccScanNet  # noqa: E402
+from sgrocc.evaluation.protocols import spread  # noqa: E402
 from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid  # noqa: E402
 from sgrocc.labels import CHAIR, FLOOR, FREE, TABLE, UNKNOWN, WALL, WINDOW  # noqa: E402
 from sgrocc.synthrooms.sensor import sensor_depth  # noqa: E402
@@ -23,7 +24,6 @@ from sgrocc.training.data import (  # noqa: E402
     LocalSamples,
     Sample,
     collate,
-    spread,
 )
 from sgrocc.training.depth_errors import DepthErrors  # noqa: E402
 

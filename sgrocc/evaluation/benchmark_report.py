@@ -16,7 +16,7 @@ from rich.text import Text
 
 from sgrocc.evaluation import evolution
 from sgrocc.evaluation.occupancy import Occupancy
-from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, floor_layer, isometric_view, titled_row
+from sgrocc.evaluation.pictures import isometric_view, look_in_height_m, titled_row
 from sgrocc.geometry import VoxelGrid
 from sgrocc.labels import CLASS_NAMES, FREE, UNKNOWN
 
@@ -181,7 +181,7 @@ def _voxels(labels: np.ndarray, truth: np.ndarray, grid: VoxelGrid) -> Image.Ima
     # A picture names no frame of reference, so the corner may lie anywhere.
     corner = np.rint(grid.origin / grid.resolution) * grid.resolution
     occupied = (labels != FREE) & (labels != UNKNOWN)
-    lowest = floor_layer(truth)
-    cut_above_m = None if lowest is None else corner[2] + lowest * grid.resolution + LOOK_IN_HEIGHT_M
+    above_m = look_in_height_m(truth, grid.resolution)
+    cut_above_m = None if above_m is None else corner[2] + above_m
     occupancy = Occupancy(labels, occupied.astype(np.float32), corner, grid.resolution, "world")
     return isometric_view(occupancy, cut_above_m)

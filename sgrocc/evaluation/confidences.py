@@ -7,13 +7,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import matplotlib
 import numpy as np
+from matplotlib import pyplot
 
-from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, floor_layer
+from sgrocc.evaluation.pictures import look_in_height_m
+from sgrocc.evaluation.protocols import spread
 from sgrocc.geometry import VoxelGrid
 from sgrocc.labels import UNKNOWN, most_likely_class
 from sgrocc.memory.confidence import semantic_confidence
-from sgrocc.memory.voxels import voxels_of
 
 if TYPE_CHECKING:
     from sgrocc.datasets.embodied_occscannet import EmbodiedScene
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from sgrocc.memory.confidence import Confirmation
     from sgrocc.memory.gaussian_memory import MemoryConfig
 
+matplotlib.use("Agg")
 _BINS = 10
 _SHOWN = ("geometric", "semantic", "hybrid")
 
@@ -67,16 +70,21 @@ def judge(scenes: Iterable[EmbodiedScene], predictor: MemoryEmbodied) -> Judged:
             predictor.add(frame)
             confirmed = predictor.confirmation()
             if confirmed is not None and len(confirmed.gaussians):
-                parts.append(_judged(confirmed, frame.global_labels(), scene.grid.resolution))
+                parts.append(_judged(confirmed, frame.global_labels(), _grid_of(scene)))
     if not any(len(part.right) for part in parts):
         raise ValueError("no remembered Gaussian was seen again in these scenes: give scenes of more than one frame")
     return Judged.joined(parts)
 
 
-def _judged(confirmed: Confirmation, labels: np.ndarray, resolution: float) -> Judged:
+def _grid_of(scene: EmbodiedScene) -> VoxelGrid:
+    """The scene's grid, from its own corner."""
+    return VoxelGrid(np.zeros(3), scene.grid.shape, scene.grid.resolution)
+
+
+def _judged(confirmed: Confirmation, labels: np.ndarray, grid: VoxelGrid) -> Judged:
     gaussians = confirmed.gaussians
-    voxels = voxels_of(gaussians.means, resolution)
-    inside = ((voxels >= 0) & (voxels < labels.shape)).all(axis=1)
+    voxels = grid.index_of(gaussians.means)
+    inside = grid.contains(voxels)
     truth = np.full(len(voxels), UNKNOWN, np.uint8)
     truth[inside] = labels[tuple(voxels[inside].T)]
     known = truth != UNKNOWN
@@ -110,11 +118,6 @@ def draw_calibration(judged: Judged, config: MemoryConfig, path: Path) -> dict[s
     """Write the reliability diagrams of the bare softmax, of a fitted temperature and of `config`; returns
     {setting: {confidence: expected calibration error}}.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     fitted = best_temperature(judged, np.round(np.geomspace(0.25, 4.0, 33), 2))
     settings = {
         "softmax alone": (1.0, 0.0, 1.0),
@@ -142,21 +145,14 @@ def draw_calibration(judged: Judged, config: MemoryConfig, path: Path) -> dict[s
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("share that was so")
     axes[-1].legend(fontsize=8, loc="upper left")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90, bbox_inches="tight")
-    pyplot.close(figure)
+    _save(figure, path)
     return errors
 
 
 def draw_map(scene: EmbodiedScene, predictor: MemoryEmbodied, path: Path) -> None:
     """Write, of a scene from above, each remembered Gaussian in the colour of the confidence that the last frame which
     saw its voxel had in what lived there: geometric, semantic and hybrid. Grey: no frame saw it again."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    grid = VoxelGrid(np.zeros(3), scene.grid.shape, scene.grid.resolution)
+    grid = _grid_of(scene)
     last = np.full((3, *grid.shape), np.nan, np.float32)
     predictor.start(scene)
     for frame in scene.frames:
@@ -164,17 +160,16 @@ def draw_map(scene: EmbodiedScene, predictor: MemoryEmbodied, path: Path) -> Non
         confirmed = predictor.confirmation()
         if confirmed is None:
             continue
-        voxels = voxels_of(confirmed.gaussians.means, grid.resolution)
-        inside = ((voxels >= 0) & (voxels < grid.shape)).all(axis=1)
+        voxels = grid.index_of(confirmed.gaussians.means)
+        inside = grid.contains(voxels)
         for layer, name in zip(last, _SHOWN, strict=True):
             layer[tuple(voxels[inside].T)] = getattr(confirmed, name)[inside]
     gaussians = predictor.gaussians()
-    lowest = floor_layer(scene.labels) or 0
-    shown = np.flatnonzero(gaussians.means[:, 2] < lowest * grid.resolution + LOOK_IN_HEIGHT_M)
+    height_m = look_in_height_m(scene.labels, grid.resolution)
+    below = gaussians.means[:, 2] < (np.inf if height_m is None else height_m)
+    shown = np.flatnonzero(below & grid.contains(grid.index_of(gaussians.means)))
     gaussians = gaussians.select(shown[np.argsort(gaussians.means[shown, 2], kind="stable")])
-    voxels = voxels_of(gaussians.means, grid.resolution)
-    inside = ((voxels >= 0) & (voxels < grid.shape)).all(axis=1)
-    gaussians, places = gaussians.select(inside), tuple(voxels[inside].T)
+    places = tuple(grid.index_of(gaussians.means).T)
     figure, axes = pyplot.subplots(1, 3, figsize=(13, 5.2), constrained_layout=True, sharey=True)
     for axis, layer, name in zip(axes, last, _SHOWN, strict=True):
         values = layer[places]
@@ -186,6 +181,10 @@ def draw_map(scene: EmbodiedScene, predictor: MemoryEmbodied, path: Path) -> Non
         axis.set(title=f"{name} confidence", xlabel="x, m", aspect="equal")
     axes[0].set_ylabel("y, m")
     figure.colorbar(points, ax=axes, shrink=0.8)
+    _save(figure, path)
+
+
+def _save(figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90, bbox_inches="tight")
     pyplot.close(figure)
@@ -205,11 +204,11 @@ def measure(model: Path, data: Path, split: str, depth: str, scenes: int, out: P
     from sgrocc.evaluation.predictors import make, memory_config
 
     all_scenes = EmbodiedOccScanNet(data, split)
-    chosen = np.unique(np.linspace(0, len(all_scenes) - 1, scenes).round().astype(int))
+    chosen = spread(len(all_scenes), scenes)
     predictor = make(model, "embodied", depth)
     judged = judge((all_scenes[i] for i in track(chosen, "mapping scenes")), predictor)
     errors = draw_calibration(judged, memory_config(), out / "calibration.png")
-    draw_map(all_scenes[int(chosen[0])], predictor, out / "confidences.png")
+    draw_map(all_scenes[chosen[0]], predictor, out / "confidences.png")
     table = Table("expected calibration error", *_SHOWN)
     for setting, values in errors.items():
         table.add_row(setting, *(f"{values[name]:.3f}" for name in _SHOWN))

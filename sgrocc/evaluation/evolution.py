@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
 from sgrocc.evaluation.occupancy import Occupancy
-from sgrocc.evaluation.pictures import LOOK_IN_HEIGHT_M, floor_layer, isometric_drawing, titled_row
+from sgrocc.evaluation.pictures import isometric_drawing, look_in_height_m, titled_row
 from sgrocc.evaluation.predictors import dense_labels
 from sgrocc.gaussians import Gaussians
 from sgrocc.geometry import VoxelGrid
@@ -97,8 +97,9 @@ def known_voxels(occupancy: Occupancy) -> Voxels:
 
 def _cut(labels: np.ndarray, grid: VoxelGrid) -> int:
     """The layer above which nothing is drawn, so that one looks in."""
-    lowest = floor_layer(labels)
-    return grid.shape[2] if lowest is None else int(lowest + LOOK_IN_HEIGHT_M / grid.resolution)
+    above_m = look_in_height_m(labels, grid.resolution)
+    # A whole number of layers must not fall short of itself.
+    return grid.shape[2] if above_m is None else int(above_m / grid.resolution + 1e-6)
 
 
 def _write(folder: Path, name: str, steps: Iterable[tuple[str, dict[str, Image.Image]]]) -> list[Path]:

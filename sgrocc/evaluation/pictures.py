@@ -137,8 +137,8 @@ def _cut(occupancy: Occupancy, cut_above_m: float | None) -> tuple[np.ndarray, s
     """(X, Y, Z) bool: the occupied voxels whose centre is not above the cut; and the sentence that says so."""
     centres_m = occupancy.origin[2] + (np.arange(occupancy.labels.shape[2]) + 0.5) * occupancy.resolution
     if cut_above_m is None:
-        floor = floor_layer(occupancy.labels) or 0
-        cut_above_m = occupancy.origin[2] + floor * occupancy.resolution + LOOK_IN_HEIGHT_M
+        above_m = look_in_height_m(occupancy.labels, occupancy.resolution)
+        cut_above_m = occupancy.origin[2] + (LOOK_IN_HEIGHT_M if above_m is None else above_m)
     shown = occupancy.occupied & (centres_m <= cut_above_m)
     if np.count_nonzero(shown) == np.count_nonzero(occupancy.occupied):
         return shown, ""
@@ -316,6 +316,12 @@ def floor_layer(labels: np.ndarray) -> int | None:
     """
     per_layer = np.cumsum(np.count_nonzero((labels != FREE) & (labels != UNKNOWN), axis=(0, 1)))
     return int(np.searchsorted(per_layer, 0.02 * per_layer[-1])) if per_layer.size and per_layer[-1] else None
+
+
+def look_in_height_m(labels: np.ndarray, resolution: float) -> float | None:
+    """How far above the bottom of (X, Y, Z) labels one cuts to look in, metres; None where none is occupied."""
+    floor = floor_layer(labels)
+    return None if floor is None else floor * resolution + LOOK_IN_HEIGHT_M
 
 
 def titled_row(caption: str, tiles: dict[str, Image.Image], line_px: int, gap_px: int = 0) -> Image.Image:

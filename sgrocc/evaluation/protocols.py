@@ -190,6 +190,13 @@ def run_embodied(
     return EmbodiedResult(counts, tuple(scores), tuple(ends))
 
 
+def spread(count: int, wanted: int) -> list[int]:
+    """`wanted` of `count` indices, evenly spread; all of them where wanted is 0 or more than there are."""
+    if not wanted or wanted >= count:
+        return list(range(count))
+    return [int(i) for i in (np.arange(wanted) + 0.5) * count / wanted]
+
+
 def seen_by(frame: LocalFrame, grid: VoxelGrid) -> np.ndarray:
     """(X, Y, Z) bool: the voxels of `grid` that a frame sees by its true depth; none where it has no depth file."""
     if frame.depth_path is None:

@@ -134,7 +134,7 @@ def measured_depth_sigma_m(expert: SpatialExpert, data: str | Path, split: str =
     fitted to the 68th percentile of its errors at the depths of a split.
     """
     from sgrocc.datasets.occscannet import OccScanNet
-    from sgrocc.training.data import spread
+    from sgrocc.evaluation.protocols import spread
     from sgrocc.training.torch_expert import TorchLocal
 
     dataset = OccScanNet(data, split)

@@ -36,12 +36,8 @@ def hybrid_confidence(
 
     1 - C_hyb is the update ratio: 0 leaves a verified anchor as it is, 1 writes it anew.
     """
-    confidence = np.where(tag, 1.0, 0.0) if confirmed_by != "none" else np.zeros(len(tag))
-    if confirmed_by in ("hybrid", "geometric"):
-        confidence = confidence * geometric
-    if confirmed_by in ("hybrid", "semantic"):
-        confidence = confidence * semantic
-    return confidence
+    product = {"hybrid": geometric * semantic, "geometric": geometric, "semantic": semantic, "none": 0.0}
+    return tag * product[confirmed_by]
 
 
 @dataclass(frozen=True)
@@ -52,5 +48,10 @@ class Confirmation:
 
     gaussians: Gaussians
     geometric: np.ndarray
-    semantic: np.ndarray
+    semantic: np.ndarray | float
     hybrid: np.ndarray
+
+    def select(self, chosen: np.ndarray) -> Confirmation:
+        """Those of a (N,) mask, with an array for each confidence."""
+        parts = (np.broadcast_to(c, len(chosen))[chosen] for c in (self.geometric, self.semantic, self.hybrid))
+        return Confirmation(self.gaussians.select(chosen), *parts)

@@ -181,7 +181,7 @@ class GaussianMemory:
         self._pruned_at: np.ndarray | None = None
         self.frames = 0
         self.statistics: FuseStatistics | None = None
-        self.confirmation: Confirmation | None = None
+        self._confirmed: tuple[np.ndarray, Confirmation] | None = None
 
     def clear(self) -> None:
         """Forget everything."""
@@ -191,7 +191,7 @@ class GaussianMemory:
         self._looked = np.zeros(0, np.int64)
         self._pruned_at = None
         self.frames = 0
-        self.statistics = self.confirmation = None
+        self.statistics = self._confirmed = None
 
     def __len__(self) -> int:
         """The number of remembered Gaussians."""
@@ -200,6 +200,14 @@ class GaussianMemory:
     def gaussians(self) -> Gaussians:
         """The remembered Gaussians, in the global frame."""
         return self._pool.gaussians(self._pool.alive())
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """How far the last frame confirmed the Gaussians that it saw again; None before the first."""
+        if self._confirmed is None:
+            return None
+        sees, looked_at = self._confirmed
+        return looked_at.select(sees)
 
     def voted(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of the voxels of points (N, 3), metres in the global frame: their mean occupancy, and which share of it the
@@ -548,10 +556,7 @@ class GaussianMemory:
         semantic = self._semantic_confidence(old, prediction.semantic)
         # A guess that is seen for the first time is no verified anchor: its tag is 0.
         confidence = hybrid_confidence(~guess, geometric, semantic, self.config.confidence)
-        sees = ~hidden & ~guess
-        self.confirmation = Confirmation(
-            old.select(sees), *(np.broadcast_to(c, len(sees))[sees] for c in (geometric, semantic, confidence))
-        )
+        self._confirmed = ~hidden & ~guess, Confirmation(old, geometric, semantic, confidence)
         ratio = np.where(hidden, 0.0, 1.0 - confidence).astype(np.float32)
         moving = ratio >= self.config.frozen_below
         self._pool.write(index[moving], blend(old.select(moving), observed.select(moving), ratio[moving]))

@@ -288,8 +288,7 @@ def run_row(name: str, seed: int, data: Path, encoder: Path, out: Path, budget: 
 def scores_of(expert, row: Row, data: Path, budget: Budget) -> dict[str, dict]:
     """{what is scored: figures}: each kind of depth, and with own depth under two errors of the pose."""
     from sgrocc.datasets.occscannet import OccScanNet
-    from sgrocc.evaluation.protocols import run_local
-    from sgrocc.training.data import spread
+    from sgrocc.evaluation.protocols import run_local, spread
     from sgrocc.training.depth_errors import DepthErrors
     from sgrocc.training.torch_expert import TorchLocal
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from sgrocc.datasets.layout import VOXEL_M
 from sgrocc.datasets.occscannet import LocalFrame, OccScanNet
 from sgrocc.evaluation.metrics import view_of
+from sgrocc.evaluation.protocols import spread
 from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
 from sgrocc.labels import FREE, UNKNOWN
 from sgrocc.training.depth_errors import DepthErrors
@@ -281,13 +282,6 @@ class LocalData(lightning.LightningDataModule):
         return DataLoader(
             samples, c.batch_size, shuffle=shuffle, drop_last=shuffle, num_workers=c.workers, collate_fn=collate
         )
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """`wanted` of `count` indices, evenly spread; all of them where wanted is 0 or more than there are."""
-    if not wanted or wanted >= count:
-        return list(range(count))
-    return [int(i) for i in (np.arange(wanted) + 0.5) * count / wanted]
 
 
 def _of_first_scenes(frames: OccScanNet, scenes: int) -> list[int]:

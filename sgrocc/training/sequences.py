@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sgrocc.datasets.embodied_occscannet import EmbodiedOccScanNet, EmbodiedScene
 from sgrocc.evaluation.predictors import depth_of, pose_in_grid
+from sgrocc.evaluation.protocols import spread
 from sgrocc.experts import Frame
 from sgrocc.geometry import Pose
-from sgrocc.training.data import Augmentation, photographed, spread
+from sgrocc.training.data import Augmentation, photographed
 
 
 @dataclass
