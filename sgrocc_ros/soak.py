@@ -21,6 +21,9 @@ from sgrocc_ros.record_sequence import record_sequence
 #: After the first laps the process may still grow by this share: caches fill, the allocator settles. The CPU time per
 #: frame of the last `WINDOW` frames may be more than that of the second `WINDOW` by as much.
 MAX_GROWTH = 0.10
+#: Once in a while a burst of frames waits at the same time (a busy machine), and the allocator keeps what they needed:
+#: steps of up to 51 MB were seen. Leaking an image and its depth in every frame grows by that much in 34 frames.
+STEP_MB = 75.0
 WINDOW = 1000
 
 
@@ -80,8 +83,8 @@ def failures_of(laps: list[dict]) -> list[str]:
     if not last["fused"]:
         failures.append("no frame was fused: read nodes.log")
     settled = laps[min(1, len(laps) - 1)]
-    for quantity in ("memory_mb", "gaussians"):
-        if last[quantity] > (1 + MAX_GROWTH) * settled[quantity]:
+    for quantity, step in (("memory_mb", STEP_MB), ("gaussians", 0.0)):
+        if last[quantity] > (1 + MAX_GROWTH) * settled[quantity] + step:
             failures.append(f"{quantity} grew from {settled[quantity]:.0f} after lap 2 to {last[quantity]:.0f}")
     if last["fused"] >= 3 * WINDOW:
         early, late = (
