@@ -64,5 +64,7 @@ setup(
             "demo = sgrocc_ros.demo:main",
             "soak = sgrocc_ros.soak:main",
         ],
+        # Commands of `sgrocc` that need the nodes; the method itself knows no ROS.
+        "sgrocc.commands": ["bench = sgrocc_ros.bench:add_command"],
     },
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 #: The splits of SynthRooms as they are published: how many scenes each has.
@@ -25,7 +26,14 @@ def main(arguments: list[str] | None = None) -> int:
     _add_export(commands)
     _add_confidences(commands)
     _add_figure(commands)
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        for plugin in entry_points(group="sgrocc.commands"):
+            _add_plugin(plugin, commands, plugin.name == next(iter(given), None))
+    except ValueError as error:
+        print(f"sgrocc: {error}", file=sys.stderr)
+        return 2
+    options = parser.parse_args(given)
     try:
         return options.run(options) or 0
     except (ValueError, OSError, ImportError, RuntimeError) as error:
@@ -34,6 +42,17 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"sgrocc {options.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _add_plugin(plugin: EntryPoint, commands: argparse._SubParsersAction, called: bool) -> None:
+    """A command of another package, loaded only when it is called, as it may bring ROS along."""
+    if called:
+        try:
+            plugin.load()(commands)
+        except ImportError as error:
+            raise ValueError(f"{plugin.name} cannot run here ({error}): source ROS 2, or run make demo once") from error
+    else:
+        commands.add_parser(plugin.name, help="(with ROS 2; it says more itself)", add_help=False)
 
 
 def _add_synth(commands: argparse._SubParsersAction) -> None:

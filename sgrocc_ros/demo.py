@@ -134,7 +134,7 @@ class Listener:
                 "fused": int(values["fused"]),
                 "dropped": dropped,
             }
-            self.details.update({k: v for k, v in values.items() if k.startswith("map.")})
+            self.details.update(values)
 
 
 def environment() -> dict[str, str]:

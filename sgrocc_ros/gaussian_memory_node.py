@@ -35,9 +35,9 @@ class GaussianMemoryNode(Node):
     The service `~/save_map` writes the map to the file of the parameter `map_file`, `~/load_map` replaces it by what is
     there; at the start it is loaded where it exists. Raises ValueError where that file cannot be used.
 
-    With a `sink` it is part of a pipeline: `accept` and `poll` are called by the pipeline's one worker, and updates
-    go to the sink. Without one it subscribes `gaussians`, `gaussians/depth`, `gaussians/camera_info`, has a worker
-    of its own, and publishes `voxel_updates` (PointCloud2); the service `~/publish_map` sends the whole map there.
+    Its worker thread owns the map. With a `sink` it is part of a pipeline: predictions come through `accept`, and updates
+    go to the sink. Without one it subscribes `gaussians`, `gaussians/depth`, `gaussians/camera_info` and publishes
+    `voxel_updates` (PointCloud2); the service `~/publish_map` sends the whole map there.
     """
 
     def __init__(self, sink: UpdateSink | None = None, counters: FrameCounters | None = None, **node_options) -> None:
@@ -60,25 +60,33 @@ class GaussianMemoryNode(Node):
             self.get_logger().info(self._load())
         for name, action in (("save_map", self._save), ("load_map", self._load)):
             self.create_service(Trigger, f"~/{name}", self._by_worker(action))
-        self._worker = None
+        self._sink = sink or self._publisher_sink()
+        self._worker = Worker(
+            self._process if sink is None else lambda item: self._queue_up(*item),
+            # In a pipeline the expert waits rather than making what is thrown away.
+            queue_length=50 if sink is None else 1,
+            overtaken=lambda _: self._counters.drop("overtaken", "frames come faster than they can be fused"),
+            failed=self._on_failure,
+            poll=self._poll,
+        )
         if sink is None:
-            self._sink = self._publisher_sink()
             self._serve_alone()
-        else:
-            self._sink = sink
 
     def stop(self) -> None:
-        if self._worker:
-            self._worker.stop()
-
-    # -- called by the one worker --------------------------------------------------------------------------------
+        self._worker.stop()
 
     def accept(self, prediction: Prediction, stamp_ns: int, frame_id: str) -> None:
-        """Queue a prediction until its pose is there."""
+        """Hand a prediction over, from any thread; waits while the memory is behind."""
+        self._worker.put((prediction, stamp_ns, frame_id), wait=True)
+
+    # -- in the worker -------------------------------------------------------------------------------------------
+
+    def _queue_up(self, prediction: Prediction, stamp_ns: int, frame_id: str) -> None:
+        """Keep a prediction until its pose is there."""
         for _, reason in self._queue.push(stamp_ns, (prediction, stamp_ns, frame_id), time.monotonic()):
             self._counters.drop(reason, "too many frames wait for their transform: is tf late or missing?")
 
-    def poll(self) -> bool:
+    def _poll(self) -> bool:
         """Do what services asked for, and fuse the queued predictions whose pose has come; returns whether any still
         wait."""
         while self._asked:
@@ -148,13 +156,6 @@ class GaussianMemoryNode(Node):
     def _serve_alone(self) -> None:
         streams = {"gaussians": PointCloud2, "depth": Image, "camera_info": CameraInfo}
         self._joiner = StampJoiner(required=tuple(streams), tolerance_s=0.0, max_length=50)
-        self._worker = Worker(
-            self._process,
-            queue_length=50,
-            overtaken=lambda _: self._counters.drop("overtaken", "frames come faster than they can be fused"),
-            failed=self._on_failure,
-            poll=self.poll,
-        )
         for stream, kind in streams.items():
             topic = stream if stream == "gaussians" else f"gaussians/{stream}"
             self.create_subscription(
@@ -192,7 +193,7 @@ class GaussianMemoryNode(Node):
             self._counters.drop(error.reason, str(error))
             return
         prediction = Prediction(depth, camera, gaussians, semantic, depth_sigma_m)
-        self.accept(prediction, messages.stamp_ns(cloud.header), cloud.header.frame_id)
+        self._queue_up(prediction, messages.stamp_ns(cloud.header), cloud.header.frame_id)
 
     def _on_publish_map(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._worker.put({})

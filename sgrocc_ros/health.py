@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from sgrocc.stages import Stopwatch
+
 
 class FrameCounters:
     """Counts frames from any thread.
@@ -49,7 +51,8 @@ class FrameCounters:
 
 
 class Health:
-    """Publishes a node's counters on /diagnostics once a second, and logs each new reason for a drop.
+    """Publishes a node's counters on /diagnostics once a second, with the times of its process's stages. Logs each
+    new reason for a drop.
 
     A reason that goes on is logged again every `repeat_s` seconds, not for every frame.
     """
@@ -60,6 +63,7 @@ class Health:
         self._node, self._counters, self._details, self._repeat_s = node, counters, details, repeat_s
         self._logged: dict[str, float] = {}
         self.last_sentences: dict[str, str] = {}  #: the latest sentence by reason
+        self._stopwatch = Stopwatch().start()
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A steady clock: diagnostics must go on when a simulated clock stands still.
         from rclpy.clock import Clock, ClockType
@@ -83,8 +87,18 @@ class Health:
         status.level = DiagnosticStatus.WARN if sentences else DiagnosticStatus.OK
         status.message = "; ".join(sentences.values()) or "ok"
         flat = {"received": counts["received"], "fused": counts["fused"], **self._details()}
+        flat.update(self._times())
         flat.update({f"dropped.{reason}": n for reason, n in sorted(counts["dropped"].items())})
         status.values = [KeyValue(key=key, value=str(value)) for key, value in flat.items()]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)
+
+    def _times(self) -> dict[str, str]:
+        """`NAME.wall_ms` and `NAME.cpu_ms`: 50th, 95th and 99th percentile; `NAME.cpu_s`: the sum since the start."""
+        flat = {}
+        for name, times in self._stopwatch.report().items():
+            for kind in ("wall_ms", "cpu_ms"):
+                flat[f"{name}.{kind}"] = " ".join(f"{value:g}" for value in times[kind])
+            flat[f"{name}.cpu_s"] = f"{times['cpu_s']:.3f}"
+        return flat

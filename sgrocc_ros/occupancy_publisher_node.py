@@ -18,6 +18,7 @@ from visualization_msgs.msg import MarkerArray
 
 from sgrocc.labels import FREE
 from sgrocc.memory.voxels import VoxelMap, VoxelUpdate
+from sgrocc.stages import stage
 from sgrocc_ros import messages, parameters
 from sgrocc_ros.octree import OctreeMap
 from sgrocc_ros.spatial_expert_node import INTERNAL_QOS
@@ -141,7 +142,10 @@ class OccupancyPublisherNode(Node):
 
     def _forward(self, update: VoxelUpdate, whole: bool) -> None:
         header = messages.to_header(self._stamp_ns, self._frame_id)
-        self._updates.publish(messages.update_to_cloud(header, update, self._resolution, whole))
+        with stage("serialise"):
+            cloud = messages.update_to_cloud(header, update, self._resolution, whole)
+        with stage("publish"):
+            self._updates.publish(cloud)
 
     def _new_readers(self, topics: list[str]) -> bool:
         joined = False
@@ -184,7 +188,10 @@ class OccupancyPublisherNode(Node):
         }
         for topic in topics:
             try:
-                self._outputs[topic].publish(builders[topic]())
+                with stage("serialise"):
+                    message = builders[topic]()
+                with stage("publish"):
+                    self._outputs[topic].publish(message)
             except ValueError as error:  # a map too wide for one form of output must not stop the others
                 self.get_logger().error(f"{topic} is not published: {error}", throttle_duration_sec=10.0)
 

@@ -12,11 +12,13 @@ from sgrocc_ros.worker import run_nodes
 
 
 def make_pipeline(**node_options) -> list:
-    """The publisher, the memory and the expert, connected; the expert's worker thread does all the work."""
+    """The publisher, the memory and the expert, connected. Expert and memory work in a thread each: while one frame is
+    fused, the network already sees the next.
+    """
     counters = FrameCounters()
     publisher = OccupancyPublisherNode(in_pipeline=True, **node_options)
     memory = GaussianMemoryNode(sink=publisher.accept, counters=counters, **node_options)
-    expert = SpatialExpertNode(sink=memory.accept, counters=counters, poll=memory.poll, **node_options)
+    expert = SpatialExpertNode(sink=memory.accept, counters=counters, **node_options)
     return [publisher, memory, expert]
 
 

@@ -13,6 +13,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from sgrocc.experts import Frame, Prediction
+from sgrocc.stages import stage
 from sgrocc_ros import messages, parameters
 from sgrocc_ros.health import FrameCounters, Health
 from sgrocc_ros.synchronise import StampJoiner
@@ -38,7 +39,6 @@ class SpatialExpertNode(Node):
         self,
         sink: PredictionSink | None = None,
         counters: FrameCounters | None = None,
-        poll: Callable[[], bool] = lambda: False,
         **node_options,
     ) -> None:
         super().__init__("spatial_expert", **node_options)
@@ -62,7 +62,6 @@ class SpatialExpertNode(Node):
             queue_length=self._values["frame_queue_length"],
             overtaken=lambda _: self._counters.drop("overtaken", "frames come faster than they can be fused"),
             failed=self._on_failure,
-            poll=poll,
         )
         types = {"image": Image, "camera_info": CameraInfo, "depth": Image}
         for stream in streams:
@@ -98,10 +97,11 @@ class SpatialExpertNode(Node):
     def _process(self, joined: dict) -> None:
         image = joined["image"]
         try:
-            rgb = messages.decode_image(image, self._values["image_decoder"])
             rectified = self._values["image_is_rectified"]
-            camera = messages.camera_of(joined["camera_info"], rgb.shape[1], rgb.shape[0], rectified)
-            depth = messages.decode_depth(joined["depth"]) if "depth" in joined else None
+            with stage("decode"):
+                rgb = messages.decode_image(image, self._values["image_decoder"])
+                camera = messages.camera_of(joined["camera_info"], rgb.shape[1], rgb.shape[0], rectified)
+                depth = messages.decode_depth(joined["depth"]) if "depth" in joined else None
             if not rectified and messages.has_distortion(joined["camera_info"]) and not self._warned_distortion:
                 self._warned_distortion = True
                 self.get_logger().warning(

@@ -36,11 +36,14 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="sgrocc-worker", daemon=True)
         self._thread.start()
 
-    def put(self, item: object) -> None:
+    def put(self, item: object, wait: bool = False) -> None:
+        """wait: until there is room, rather than dropping the oldest item."""
         with self._wake:
+            while wait and len(self._queue) >= self._queue_length and not self._stopping:
+                self._wake.wait(0.1)
             self._queue.append(item)
             oldest = self._queue.popleft() if len(self._queue) > self._queue_length else None
-            self._wake.notify()
+            self._wake.notify_all()
         if oldest is not None:
             self._overtaken(oldest)
 
@@ -48,7 +51,7 @@ class Worker:
         """Finish the item at hand and end the thread; what is still queued is given up."""
         with self._wake:
             self._stopping = True
-            self._wake.notify()
+            self._wake.notify_all()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
 
@@ -61,6 +64,7 @@ class Worker:
                 if self._stopping:
                     return
                 item = self._queue.popleft() if self._queue else None
+                self._wake.notify_all()
             try:
                 if item is not None:
                     self._handle(item)

@@ -272,7 +272,7 @@ def gates_of(config: LiftingConfig, residuals) -> torch.Tensor:
     means = torch.zeros(1, len(residuals), 1, 3)
     means[..., 2] = 2.0 + residuals[:, None]
     pixels = project(means, INTRINSICS)
-    return Lifting(CHANNELS, config).gates(anchors_at(means), pixels, torch.full((1, 1, *SIZE), 2.0))[0, :, 0, :, 0]
+    return Lifting(CHANNELS, config).gates(anchors_at(means), pixels, torch.full((1, 1, *SIZE), 2.0))[0, :, :, 0, 0].T
 
 
 @pytest.mark.parametrize("tolerance", [0.1, 0.2, 0.5, 1.0, 2.0])

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper  # noqa: E402
 
 from sgrocc.experts import Frame  # noqa: E402
 from sgrocc.experts.learned import LearnedExpert  # noqa: E402
-from sgrocc.export.onnx_export import FUSION_COUNT, export, operator_problems, to_onnx  # noqa: E402
+from sgrocc.export.lint import problems_of  # noqa: E402
+from sgrocc.export.onnx_export import FUSION_COUNT, export, to_onnx  # noqa: E402
 from sgrocc.gaussians import Gaussians  # noqa: E402
 from sgrocc.geometry import PinholeCamera  # noqa: E402
 from sgrocc.inference.engine import load_engine  # noqa: E402
@@ -181,7 +182,7 @@ def test_another_opset_a_wrong_mode_and_a_dynamic_shape_are_named():
     ]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 2, 2])]
     graph = helper.make_graph(nodes, "wrong", inputs, outputs)
-    problems = operator_problems(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
+    problems = problems_of(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
     assert problems == [
         "GridSample has the mode nearest instead of bilinear",
         "its opset is 20 instead of 18",

@@ -9,6 +9,7 @@ import numpy as np
 from sgrocc.experts import Frame, Prediction
 from sgrocc.gaussians import Gaussians
 from sgrocc.labels import NUM_CLASSES
+from sgrocc.stages import stage
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class GeometricExpert:
     def __init__(self, config: GeometricConfig | None = None) -> None:
         self.config = config or GeometricConfig()
 
+    @stage("lift")
     def __call__(self, frame: Frame) -> Prediction:
         """Raises ValueError where the frame has no depth image."""
         if frame.depth is None:

@@ -13,6 +13,7 @@ from sgrocc.gaussians import MAX_SCALE_M, MIN_SCALE_M, Gaussians
 from sgrocc.geometry import PinholeCamera
 from sgrocc.inference.engine import Engine
 from sgrocc.inference.manifest import ModelManifest
+from sgrocc.stages import stage
 
 _MIN_QUATERNION_LENGTH = 1e-6
 
@@ -45,6 +46,7 @@ class LearnedExpert:
             )
         )
 
+    @stage("lift")
     def __call__(self, frame: Frame) -> Prediction:
         """The image may have any size; the prediction's depth and camera have the size of the network's input.
 
@@ -56,12 +58,14 @@ class LearnedExpert:
             raise ValueError("the frame has no sensor depth: connect a depth image or set depth_source to network")
         if self.depth_source == "network":
             frame = replace(frame, depth=None)
-        inputs = network_inputs(frame, m.image_width, m.image_height, m.image_mean, m.image_std)
+        with stage("preprocess"):
+            inputs = network_inputs(frame, m.image_width, m.image_height, m.image_mean, m.image_std)
         camera = frame.camera.resized(m.image_width, m.image_height)
         sensor_depth = inputs["sensor_depth"][0, 0]
         if not m.takes_depth:
             del inputs["sensor_depth"]
-        outputs = self.engine.infer(inputs)
+        with stage("network"):
+            outputs = self.engine.infer(inputs)
         for name, array in outputs.items():
             if not np.isfinite(array).all():
                 raise ValueError(

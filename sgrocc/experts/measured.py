@@ -14,6 +14,7 @@ from sgrocc.experts.learned import LearnedExpert
 from sgrocc.gaussians import Gaussians
 from sgrocc.geometry import PinholeCamera
 from sgrocc.labels import STRUCTURAL, most_likely_class
+from sgrocc.stages import stage
 
 #: Cells of the image, along its longer side, that each get a class and a feature from the network.
 _CELLS = 40
@@ -50,6 +51,7 @@ class MeasuredExpert:
         self._geometric = GeometricExpert(config)
         self._margin_m = margin_m
 
+    @stage("lift")
     def __call__(self, frame: Frame) -> Prediction:
         """Raises ValueError as the two experts do."""
         learned, measured = self._learned(frame), self._geometric(frame)
@@ -96,6 +98,14 @@ def _least_in_cell(cells: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _closest(cells: np.ndarray, known: np.ndarray) -> np.ndarray:
     """(N,) index of the known cell that is closest to each cell."""
-    asked, back = np.unique(cells, axis=0, return_inverse=True)
-    away = np.square(asked[:, None] - known[None]).sum(axis=-1)
-    return away.argmin(axis=1)[back.ravel()]
+    asked, back = np.unique(cells[:, 0] * _CELLS + cells[:, 1], return_inverse=True)
+    asked = np.stack(np.divmod(asked, _CELLS), axis=-1)
+    table = np.full(asked.max(axis=0, initial=0) + 1, -1)
+    within = (known < table.shape).all(axis=1)
+    table[tuple(known[within].T)] = np.flatnonzero(within)
+    closest = table[tuple(asked.T)]
+    # Most cells are known themselves.
+    others = np.flatnonzero(closest < 0)
+    away = np.square(asked[others, None] - known[None]).sum(axis=-1)
+    closest[others] = away.argmin(axis=1)
+    return closest[back.ravel()]

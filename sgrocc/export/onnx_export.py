@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 from sgrocc.datasets.layout import VOXEL_M
+from sgrocc.export.lint import problems_of
 from sgrocc.inference.engine import load_engine
 from sgrocc.inference.manifest import (
     OPSET,
@@ -26,14 +29,10 @@ from sgrocc.model.spatial_expert import SpatialExpert
 from sgrocc.model.temporal_fusion import TemporalFusion
 from sgrocc.model.voxels import GaussianTensors
 
-#: What every TensorRT from 10.3 on builds. Scatter, NonZero, Unique, TopK, Loop and If stay out for good reasons.
-ALLOWED_OPERATORS = frozenset(
-    "Abs Add AveragePool Cast Clip Concat Conv Div Equal Erf Exp Expand Gather Gemm Greater GridSample Identity "
-    "LayerNormalization Less Log MatMul Max Min Mul Neg Not Pad Pow Reciprocal ReduceL2 ReduceMean ReduceSum Relu "
-    "Reshape Resize Sigmoid Slice Softmax Softplus Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze Where".split()
-)
 #: How far onnxruntime's answer may be from torch's, relative to the largest value of the output.
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
+#: In so many examples the two are compared, and so many are tried to find them.
+_FRAMES, _MOST_TRIES = 4, 32
 #: How many Gaussians the fusion takes at a time.
 FUSION_COUNT = 2048
 
@@ -122,11 +121,13 @@ def export(
         written,
     )
     manifest = load_manifest(folder)
-    holes = (*frame[:2], torch.zeros_like(frame[2]))
-    difference = _largest_difference(contract, manifest, [frame, holes])
+    difference = _largest_difference(contract, manifest, lambda seed: _frame(height, width, seed))
     if fusion is None:
         return difference
-    return max(difference, _largest_difference(fusion_contract, manifest.fusion, [tuple(example.values())]))
+    return max(
+        difference,
+        _largest_difference(fusion_contract, manifest.fusion, lambda seed: tuple(_remembered(shapes, seed).values())),
+    )
 
 
 def measured_depth_sigma_m(expert: SpatialExpert, data: str | Path, split: str = "val", frames: int = 120):
@@ -171,7 +172,7 @@ def to_onnx(module: nn.Module, frame: tuple[torch.Tensor, ...], inputs: list[str
     )
     model = onnx.load_from_string(buffer.getvalue())
     onnx.checker.check_model(model, full_check=True)
-    problems = operator_problems(model)
+    problems = problems_of(model)
     if problems:
         raise ValueError(f"the network cannot go to a robot: {'; '.join(problems)}")
     for node in model.graph.node:
@@ -184,61 +185,70 @@ def to_onnx(module: nn.Module, frame: tuple[torch.Tensor, ...], inputs: list[str
     return model.SerializeToString(deterministic=True)
 
 
-def operator_problems(model: onnx.ModelProto) -> list[str]:
-    """What is in a graph that a robot's engine cannot run, or would run wrongly: one phrase each."""
-    problems = []
-    versions = {entry.domain: entry.version for entry in model.opset_import}
-    if versions.get("") != OPSET:
-        problems.append(f"its opset is {versions.get('')} instead of {OPSET}")
-    for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx") or node.op_type not in ALLOWED_OPERATORS:
-            problems.append(f"it has the operator {node.domain}{node.op_type}")
-        if node.op_type == "GridSample":
-            modes = [attribute.s for attribute in node.attribute if attribute.name == "mode"]
-            if modes and modes != [b"bilinear"]:
-                problems.append(f"GridSample has the mode {modes[0].decode()} instead of bilinear")
-    for value in (*model.graph.input, *model.graph.output):
-        if any(not dimension.dim_value for dimension in value.type.tensor_type.shape.dim):
-            problems.append(f"{value.name} has no static shape")
-    return sorted(set(problems))
-
-
-def _frame(height: int, width: int) -> tuple[torch.Tensor, ...]:
-    """A frame with structure: textures, an off-centre camera, and sensor depth with holes."""
-    generator = torch.Generator().manual_seed(0)
+def _frame(height: int, width: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """A frame with structure: textures, an off-centre camera, and sensor depth with holes, or (odd seeds) without any."""
+    generator = torch.Generator().manual_seed(seed)
     image = torch.rand(1, 3, height // 8, width // 8, generator=generator) * 2 - 1
     image = nn.functional.interpolate(image, size=(height, width), mode="bilinear")
     depth = 1.0 + 3.0 * torch.rand(1, 1, height // 16, width // 16, generator=generator)
     depth = nn.functional.interpolate(depth, size=(height, width), mode="nearest")
-    depth = torch.where(torch.rand(depth.shape, generator=generator) < 0.3, 0.0, depth)
+    depth = torch.where(torch.rand(depth.shape, generator=generator) < (1.0 if seed % 2 else 0.3), 0.0, depth)
     return image, torch.tensor([[0.8 * width, 0.82 * width, 0.48 * width, 0.53 * height]]), depth
 
 
-def _remembered(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """Gaussians before a camera, with something remembered of their places, and a depth with holes."""
-    generator = torch.Generator().manual_seed(1)
+def _remembered(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, torch.Tensor]:
+    """Gaussians before a camera, outside its image and behind it, with something remembered of their places."""
+    generator = torch.Generator().manual_seed(seed)
     example = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-    example["means"][..., 2] = 0.5 + example["means"][..., 2].abs()
+    example["means"][..., 2] = torch.where(
+        torch.rand(example["means"].shape[:2], generator=generator) < 0.9,
+        0.5 + example["means"][..., 2].abs(),
+        -example["means"][..., 2].abs(),
+    )
     example["scales"] = 0.02 + 0.02 * example["scales"].abs()
     example["rotations"] = nn.functional.normalize(example["rotations"], dim=-1)
     example["opacities"] = torch.sigmoid(example["opacities"])
     height, width = shapes["depth"][2:]
-    _, example["intrinsics"], example["depth"] = _frame(height, width)
+    _, example["intrinsics"], example["depth"] = _frame(height, width, 2 * seed)
     return example
 
 
-def _largest_difference(
-    contract: nn.Module, network: ModelManifest | Network, examples: list[tuple[torch.Tensor, ...]]
-) -> float:
-    engine = load_engine(network)
-    largest = 0.0
-    for tensors in examples:
+def _largest_difference(contract: nn.Module, network: ModelManifest | Network, example_of: Callable) -> float:
+    """The largest difference of onnxruntime's answers from torch's, relative to each output's largest value, over
+    `_FRAMES` examples, one and two threads, each asked twice.
+
+    example_of: a seed to the contract's tensors. What lies on the border of two cells falls to either side by the last
+    bit, in torch, too: examples in which torch answers otherwise in double precision show nothing and are left out.
+    Raises ValueError where the difference is larger than TOLERANCE or no example shows anything.
+    """
+    engines = [load_engine(network, threads=threads) for threads in (1, 2)]
+    double = copy.deepcopy(contract).double()
+    largest, shown = 0.0, 0
+    for seed in range(_MOST_TRIES):
+        tensors = example_of(seed)
         with torch.no_grad():
-            expected = contract(*tensors)
-        answer = engine.infer({name: tensor.numpy() for name, tensor in zip(network.inputs, tensors, strict=True)})
-        for name, tensor in zip(network.outputs, expected, strict=True):
-            difference = np.abs(answer[name] - tensor.numpy()).max() / max(float(tensor.abs().max()), 1e-6)
-            if not difference <= TOLERANCE:
-                raise ValueError(f"onnxruntime's {name} differs from torch's by {difference:.2g} of its largest value")
-            largest = max(largest, float(difference))
-    return largest
+            expected = [tensor.numpy() for tensor in contract(*tensors)]
+            exact = [tensor.numpy() for tensor in double(*(tensor.double() for tensor in tensors))]
+        if max(map(_difference, exact, expected)) > TOLERANCE:
+            continue
+        shown += 1
+        inputs = {name: tensor.numpy() for name, tensor in zip(network.inputs, tensors, strict=True)}
+        for engine in (*engines, *engines):
+            answer = engine.infer(inputs)
+            for name, array in zip(network.outputs, expected, strict=True):
+                difference = _difference(answer[name], array)
+                if not difference <= TOLERANCE:
+                    raise ValueError(
+                        f"onnxruntime's {name} differs from torch's by {difference:.2g} of its largest value"
+                    )
+                largest = max(largest, difference)
+        if shown == _FRAMES:
+            return largest
+    raise ValueError(
+        f"torch's own answers differ between float32 and float64 in {_MOST_TRIES - shown} of {_MOST_TRIES} examples: "
+        "the network cannot be compared"
+    )
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6))

@@ -30,6 +30,7 @@ from sgrocc.memory.visibility import (
 )
 from sgrocc.memory.voxels import VoxelBlocks, VoxelUpdate, unique_rows, voxels_of
 from sgrocc.splatting import BLOCK, class_probabilities, softmax, splat_blocks
+from sgrocc.stages import stage
 
 #: What learns from the past (eq. 4): N Gaussians of a frame, one per voxel, in the camera frame, the (N, history_size)
 #: history of their places, and the frame's depth with its camera, 0 where it is too rough to hold a surface by, to N
@@ -302,6 +303,7 @@ class GaussianMemory:
         self._pool.last_seen[index], self._pool.guess[index] = state["gaussian_last_seen"], state["gaussian_guess"]
         self._voxels.layer("gaussian")[home] = index
 
+    @stage("fuse")
     def fuse(self, prediction: Prediction, camera_to_world: Pose) -> VoxelUpdate:
         """Fuse one frame and return the voxels that changed.
 

@@ -16,6 +16,7 @@ from sgrocc.model.rotations import quaternion_to_matrix
 
 GATES = ("soft", "hard", "none")
 POINTS = ("learned", "projection", "fixed")
+READINGS = ("bilinear", "nearest")
 _SMALLEST_TOLERANCE_M = 0.05
 #: Share of its reach within which every learned point begins: beyond, it would have no gradient, or be no number.
 _WITHIN_REACH = 0.95
@@ -29,6 +30,9 @@ class LiftingConfig:
     EmbodiedOcc's seven key points; gate: `soft` (eq. 2), `hard` (a step at `tolerance_m`), or none.
 
     tolerance_m: sigma at the start, and alpha 1; both are learned. reach_px: how far a learned point may go.
+    reading: `bilinear`, or `nearest`: whole rows of channels, of all levels at the finest one's size, at once. That is
+    many times faster on a CPU and moves no point by more than half a cell (2 px); points learn nothing from it, so it
+    is for what was trained with the other.
     """
 
     points: str = "learned"
@@ -38,9 +42,11 @@ class LiftingConfig:
     groups: int = 4
     reach_px: float = 32.0
     dropout: float = 0.0
+    reading: str = "bilinear"
 
     def __post_init__(self) -> None:
-        for what, value, known in (("points", self.points, POINTS), ("gate", self.gate, GATES)):
+        choices = (("points", self.points, POINTS), ("gate", self.gate, GATES), ("reading", self.reading, READINGS))
+        for what, value, known in choices:
             if value not in known:
                 raise ValueError(f"lifting knows no {what} {value!r}: use {', '.join(known)}")
         if self.tolerance_m <= _SMALLEST_TOLERANCE_M:
@@ -105,17 +111,18 @@ class Lifting(nn.Module):
         size = (depth.shape[2], depth.shape[3])
         pixels = self.sampled_pixels(queries, anchors, intrinsics)
         k, groups = pixels.shape[2], self.groups
-        read = [sample(level, pixels, size).transpose(1, 2) for level in levels]  # each (B, R, C, K)
-        values = torch.cat(read, dim=-1).view(batch, rays, groups, channels // groups, self.levels * k)
-        weights = self.weights(queries).view(batch, rays, samples, groups, self.levels * k)
+        read = read_nearest if self.config.reading == "nearest" else read_bilinear
+        values = read(levels, pixels, size, groups).flatten(3, 4)  # (B, G, R, L * K, C / G)
+        # One product gives each group's weights in the order of the values, and nothing large is transposed.
+        matrix = self.weights.weight.view(groups, self.levels * k, channels).transpose(1, 2)
+        bias = self.weights.bias.view(groups, 1, self.levels * k)
+        weights = queries.view(batch, 1, rays * samples, channels) @ matrix + bias
         weights = self.dropout(torch.softmax(weights, dim=-1))
-        weights = weights.view(batch, rays, samples, groups, self.levels, k)
         gate = self.gates(anchors, pixels, depth)
         if gate is not None:
-            weights = weights * gate[:, :, :, :, None, :]
-        weights = weights.reshape(batch, rays, samples, groups, self.levels * k).transpose(2, 3)
-        lifted = weights @ values.transpose(3, 4)  # (B, R, G, S, C / G)
-        return self.out(lifted.transpose(2, 3).reshape(batch, rays, samples, channels))
+            weights = weights.view(batch, groups, rays, samples, self.levels, k) * gate[..., None, :]
+        lifted = weights.view(batch, groups, rays, samples, self.levels * k) @ values  # (B, G, R, S, C / G)
+        return self.out(lifted.permute(0, 2, 3, 1, 4).reshape(batch, rays, samples, channels))
 
     def sampled_pixels(self, queries: torch.Tensor, anchors: Anchors, intrinsics: torch.Tensor) -> torch.Tensor:
         """(B, R, K, 2) pixels that the anchors of each ray look at."""
@@ -131,16 +138,45 @@ class Lifting(nn.Module):
         return own + reach.view(*reach.shape[:2], -1, 2)
 
     def gates(self, anchors: Anchors, pixels: torch.Tensor, depth: torch.Tensor) -> torch.Tensor | None:
-        """(B, R, S, G, K): each point's weight by how well the depth there agrees with the anchor's (eq. 2); None
+        """(B, G or 1, R, S, K): each point's weight by how well the depth there agrees with the anchor's (eq. 2); None
         without a gate. Points outside the image read features of 0, whatever their gate.
         """
         if self.config.gate == "none":
             return None
         seen = sample(depth, pixels, (depth.shape[2], depth.shape[3]), border=True)[:, 0]
-        residual = (anchors.means[..., 2:] - seen[:, :, None, :])[:, :, :, None, :]
+        residual = (anchors.means[..., 2:] - seen[:, :, None, :])[:, None]
         if self.config.gate == "hard":
             return (residual.abs() < self.config.tolerance_m).to(residual.dtype)
-        return soft_gate(residual, torch.exp(self.log_sharpness).view(1, 1, 1, -1, 1), self.tolerance_m)
+        return soft_gate(residual, torch.exp(self.log_sharpness).view(1, -1, 1, 1, 1), self.tolerance_m)
+
+
+def read_bilinear(
+    levels: list[torch.Tensor], pixels: torch.Tensor, image_size: tuple[int, int], groups: int
+) -> torch.Tensor:
+    """What maps (B, C, h, w) of L levels say at pixels (B, R, K, 2), 0 outside the image: (B, G, R, L, K, C / G)."""
+    read = torch.stack([sample(level, pixels, image_size) for level in levels], dim=1)  # (B, L, C, R, K)
+    batch, count, _, rays, k = read.shape
+    return read.view(batch, count, groups, -1, rays, k).permute(0, 2, 4, 1, 5, 3)
+
+
+def read_nearest(
+    levels: list[torch.Tensor], pixels: torch.Tensor, image_size: tuple[int, int], groups: int
+) -> torch.Tensor:
+    """The same of the cells of the finest level, to whose size the others are brought."""
+    batch, count = pixels.shape[0], len(levels)
+    height, width = levels[0].shape[2:]
+    maps = [levels[0], *(functional.interpolate(level, (height, width), mode="bilinear") for level in levels[1:])]
+    maps = torch.stack(maps, dim=1).view(batch * count * groups, -1, height * width).transpose(1, 2)
+    # Behind the last row one of zeros, for what lies outside.
+    rows = functional.pad(maps.reshape(-1, maps.shape[2]), (0, 0, 0, 1))
+    cell = torch.floor((pixels + 0.5) * (pixels.new_tensor([width, height]) / pixels.new_tensor(image_size[::-1])))
+    near = torch.minimum(functional.relu(cell), cell.new_tensor([width - 1, height - 1]))
+    outside = (near - cell).abs().sum(dim=-1) > 0
+    index = (near[..., 1] * width + near[..., 0]).to(torch.int64)
+    first = torch.arange(batch * count * groups, device=pixels.device) * (height * width)
+    first = first.view(batch, count, groups).transpose(1, 2)[:, :, None, :, None]
+    index = torch.where(outside[:, None, :, None], rows.shape[0] - 1, index[:, None, :, None] + first)
+    return functional.embedding(index, rows)
 
 
 def _rings(count: int) -> torch.Tensor:

@@ -22,6 +22,7 @@ from sgrocc.gaussians import Gaussians
 from sgrocc.geometry import VoxelGrid
 from sgrocc.geometry.pose import quaternion_to_matrix
 from sgrocc.splatting.warp_kernel import accumulate
+from sgrocc.stages import stage
 
 #: Edge of a block in voxels.
 BLOCK = 8
@@ -49,6 +50,7 @@ class SplatInput:
     last: np.ndarray
 
 
+@stage("splat")
 def splat_blocks(
     gaussians: Gaussians,
     blocks: np.ndarray,

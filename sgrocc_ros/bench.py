@@ -1,0 +1,273 @@
+"""Measure a model's speed: stage by stage through the running nodes, and in the same run beside others' software.
+
+CPU time is what is compared: on a machine that does other things as well, wall time measures those, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
+from sgrocc.evaluation import octomap_baseline
+from sgrocc.evaluation.ground_truth import DepthTruth
+from sgrocc.evaluation.metrics import score
+from sgrocc.evaluation.octomap_baseline import OctomapBaseline
+from sgrocc.evaluation.report import commit_of
+from sgrocc.experts import Frame
+from sgrocc.files import whole_file
+from sgrocc.memory.gaussian_memory import GaussianMemory
+from sgrocc.memory.visibility import frustum_blocks
+from sgrocc.resources import config_path
+from sgrocc.splatting import prepare
+from sgrocc.stages import METHOD_STAGES, PERCENTILES, STAGES
+from sgrocc_ros import parameters
+from sgrocc_ros.demo import SHIPPED_RECORDING, Listener, environment, latency_ms, play, running_nodes, wait_for_map
+from sgrocc_ros.record_sequence import record_sequence
+
+#: Frames a second that are sent. What the nodes sustain is the most that they fuse at any of these.
+RATES_HZ = (5.0, 10.0, 15.0, 30.0)
+#: OctoMap with every n-th row and column of the depth.
+STRIDES = (1, 2, 4, 8)
+#: A stride keeps the accuracy of all pixels if it loses at most so much SC-IoU.
+_KEPT_SC_IOU = 0.01
+#: Every n-th frame is shown to the slow peers.
+_PEERS_EVERY = 4
+console = Console()
+
+
+def run(values: parameters.Values, sequence_folder: Path, out: Path) -> dict:
+    """All figures, as they are written to the JSON file; `out` is the folder for the bag, the logs and the peers.
+
+    Raises ValueError, OSError or RuntimeError, in one sentence, for what cannot be measured.
+    """
+    os.environ.update(environment())
+    out.mkdir(parents=True, exist_ok=True)
+    sequence = PosedRgbdSequence(sequence_folder)
+    console.rule("1/2 the expert, the memory and their peers, on the same frames")
+    costs = measure_costs(sequence, values, out)
+    console.rule("2/2 the running nodes")
+    live = measure_nodes(sequence, values, out)
+    at_10_hz = next(rate for rate in live["rates"] if rate["hz"] == 10.0)
+    return {
+        "model": str(values["model"]),
+        "sequence": str(sequence_folder),
+        "machine": {"cores": os.cpu_count(), "processor": _processor(), "python": platform.python_version()},
+        "commit": commit_of(Path(__file__).parent),
+        "ratios": costs.pop("ratios"),
+        "ros_cpu_ms": at_10_hz["ros_cpu_ms"],
+        "sustained_hz": live["sustained_hz"],
+        "stages": at_10_hz.pop("stages"),
+        "rates": live["rates"],
+        **costs,
+    }
+
+
+# -- in this process -------------------------------------------------------------------------------------------------
+
+
+def measure_costs(sequence: PosedRgbdSequence, values: parameters.Values, out: Path) -> dict:
+    """{cpu_ms {what: median per frame}, ratios, octomap {stride: SC-IoU}, skipped {peer: why}}."""
+    expert, config = parameters.make_expert(values), parameters.memory_config(values)
+    memory = GaussianMemory(config, parameters.make_fusion(values))
+    memory.warm_up()
+    limits = (config.resolution, config.min_depth_m, config.max_depth_m)
+    truth = DepthTruth(config.resolution, min_depth_m=config.min_depth_m, max_depth_m=config.max_depth_m)
+    skipped: dict[str, str] = {}
+    trees = {}
+    if octomap_baseline.available():
+        trees = {stride: OctomapBaseline(*limits) for stride in STRIDES}
+    else:
+        skipped["octomap"] = "pyoctomap is not installed"
+    depth_network, additive = _peers(out, skipped)
+    cpu_ms: dict[str, list[float]] = {}
+
+    def timed(name: str, function, *arguments):
+        started = time.process_time()
+        result = function(*arguments)
+        cpu_ms.setdefault(name, []).append(1e3 * (time.process_time() - started))
+        return result
+
+    for number, frame in enumerate(track(sequence, description="measuring", total=len(sequence))):
+        camera, pose = sequence.camera, frame.pose
+        sensor = frame.depth if expert.depth_source == "topic" else None
+        prediction = timed("spatial_expert", expert, Frame(frame.image, camera, sensor))
+        timed("fusion", memory.fuse, prediction, pose)
+        truth.add(frame.depth, camera, pose)
+        for stride, tree in trees.items():
+            coarse = camera.resized(camera.width // stride, camera.height // stride)
+            timed(f"octomap_{stride}", tree.add, _strided(frame.depth, stride), coarse, pose)
+        if number % _PEERS_EVERY == 0:
+            if depth_network is not None:
+                timed("depth_anything_v2_small", depth_network)
+            if additive is not None and len(prediction.gaussians):
+                gaussians = prediction.gaussians.transformed(pose)
+                blocks = frustum_blocks(camera, pose, config.resolution, 1e-3, config.max_depth_m)
+                prepared = prepare(gaussians, config.resolution, np.zeros(3), "additive")
+                timed("additive_in_torch", additive, prepared, blocks, config.resolution)
+    medians = {name: float(np.median(times)) for name, times in cpu_ms.items()}
+    scores = {}
+    if trees:
+        occupied = truth.result("odom")
+        scores = {stride: score(tree.result(occupied.grid, "odom"), occupied)["sc_iou"] for stride, tree in trees.items()}
+    kept = [stride for stride, iou in scores.items() if iou >= scores[1] - _KEPT_SC_IOU]
+    ratios = {
+        "spatial_expert_to_depth_anything_v2_small": _ratio(medians, "spatial_expert", "depth_anything_v2_small"),
+        "fusion_to_pyoctomap_full": _ratio(medians, "fusion", "octomap_1"),
+        "fusion_to_pyoctomap_stride": _ratio(medians, "fusion", f"octomap_{max(kept)}") if kept else None,
+        "fusion_to_additive_in_torch": _ratio(medians, "fusion", "additive_in_torch"),
+    }
+    return {
+        "cpu_ms": {name: round(value, 2) for name, value in medians.items()},
+        "ratios": ratios,
+        "octomap": {"sc_iou": {str(stride): round(iou, 4) for stride, iou in scores.items()}, "stride": max(kept, default=None)},
+        "map": {"gaussians": len(memory), "known_voxels": len(memory.snapshot())},
+        "skipped": skipped,
+    }
+
+
+def _peers(out: Path, skipped: dict[str, str]):
+    """(runs Depth Anything V2 Small once, additive aggregation), each None where it cannot be had."""
+    missing = [name for name in ("torch", "transformers", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        why = f"{', '.join(missing)} not installed: python3 tools/set_up.py --train"
+        skipped.update(depth_anything_v2_small=why, additive_in_torch=why)
+        return None, None
+    import onnxruntime
+
+    peers = importlib.import_module("sgrocc.export.peers")  # torch comes with it
+    path = out / "depth_anything_v2_small.onnx"
+    if not path.is_file():
+        with console.status("exporting Depth Anything V2 Small (a minute, once)"):
+            peers.depth_anything_v2_small(path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    image = np.random.default_rng(0).normal(size=session.get_inputs()[0].shape).astype(np.float32)
+    return lambda: session.run(None, {"image": image}), peers.additive_in_torch
+
+
+def _strided(depth: np.ndarray, stride: int) -> np.ndarray:
+    return np.ascontiguousarray(depth[stride // 2 :: stride, stride // 2 :: stride])
+
+
+def _ratio(medians: dict[str, float], ours: str, theirs: str) -> float | None:
+    return round(medians[ours] / medians[theirs], 3) if theirs in medians else None
+
+
+# -- through the running nodes ---------------------------------------------------------------------------------------
+
+
+def measure_nodes(sequence: PosedRgbdSequence, values: parameters.Values, out: Path) -> dict:
+    """{rates [{hz, sent, fused, dropped_share, ...}], sustained_hz}, each rate with nodes of its own."""
+    bag = out / "recording"
+    record_sequence(sequence, bag, overwrite=bag.exists())
+    stamps = [sequence.stamp_ns(i) for i in range(len(sequence))]
+    own_hz = 1e9 * (len(stamps) - 1) / (stamps[-1] - stamps[0])
+    rates = [_at_rate(bag, hz, own_hz, values, out) for hz in RATES_HZ]
+    return {"rates": rates, "sustained_hz": max(rate["fused_hz"] or 0.0 for rate in rates)}
+
+
+def _at_rate(bag: Path, hz: float, own_hz: float, values: parameters.Values, out: Path) -> dict:
+    log, listener = out / f"nodes_{hz:g}.log", Listener()
+    try:
+        with running_nodes(log, {**values, "use_sim_time": True}) as processes:
+            wait_for_map(listener, processes, log)
+            status = Path(f"/proc/{processes[0].pid}")
+            cpu_s = _cpu_s(status)
+            published = play(bag, hz / own_hz, log.with_suffix(".json"), values)
+            listener.settle()
+            cpu_s = _cpu_s(status) - cpu_s
+            memory_mb = _peak_memory_mb(status)
+    finally:
+        listener.close()
+    frames, details = listener.frames, listener.details
+    fused = max(frames["fused"], 1)
+    stages = {
+        name: {kind: dict(zip((f"p{p}" for p in PERCENTILES), map(float, details[f"{name}.{kind}"].split()), strict=True))
+               for kind in ("wall_ms", "cpu_ms")}
+        for name in STAGES if f"{name}.wall_ms" in details
+    }  # fmt: skip
+    method_cpu_s = sum(float(details.get(f"{name}.cpu_s", 0)) for name in METHOD_STAGES)
+    times = sorted(at for topic, _, at, _ in listener.received if topic == "voxel_updates")
+    return {
+        "hz": hz,
+        "sent": len(published),
+        **frames,
+        "dropped_share": round(1 - frames["fused"] / max(frames["received"], 1), 3),
+        "latency_ms": latency_ms(listener, dict(published)),
+        "fused_hz": round((len(times) - 1) / ((times[-1] - times[0]) / 1e9), 2) if len(times) > 2 else None,
+        "cpu_ms_per_frame": round(1e3 * cpu_s / fused, 1),
+        "ros_cpu_ms": round(1e3 * (cpu_s - method_cpu_s) / fused, 1),
+        "memory_mb": memory_mb,
+        "gaussians": int(details["map.gaussians"]),
+        "stages": stages,
+    }
+
+
+def _cpu_s(process: Path) -> float:
+    fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak_memory_mb(process: Path) -> float:
+    line = next(line for line in (process / "status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return round(int(line.split()[1]) / 1e3, 1)
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+# -- for people ------------------------------------------------------------------------------------------------------
+
+
+def print_tables(result: dict) -> None:
+    stages = Table("stage", "wall p50", "p95", "p99", "CPU p50", "p95", "p99", title="ms, through the nodes at 10 Hz")
+    for name, times in result["stages"].items():
+        cells = [times[kind][f"p{p}"] for kind in ("wall_ms", "cpu_ms") for p in PERCENTILES]
+        stages.add_row(name, *(f"{cell:.1f}" for cell in cells))
+    console.print(stages)
+    rates = Table("sent at", "frames", "fused", "dropped", "latency p50", "p95", "CPU ms/frame", "ROS CPU ms", "MB")
+    for rate in result["rates"]:
+        latency = rate["latency_ms"]
+        cells = (rate["received"], rate["fused"], f"{100 * rate['dropped_share']:.0f} %", latency["p50"], latency["p95"])
+        rates.add_row(f"{rate['hz']:g} Hz", *map(str, cells), *map(str, (rate["cpu_ms_per_frame"], rate["ros_cpu_ms"], rate["memory_mb"])))
+    console.print(rates)
+    ratios = Table("CPU time of ours to", "ratio")
+    for name, ratio in result["ratios"].items():
+        ratios.add_row(name.replace("_", " "), "-" if ratio is None else f"{ratio:.2f}")
+    console.print(ratios)
+    for peer, why in result["skipped"].items():
+        console.print(f"{peer} was not measured: {why}")
+    console.print(f"sustained: {result['sustained_hz']} Hz   ROS: {result['ros_cpu_ms']} CPU ms a frame")
+
+
+def add_command(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("bench", help="measure a model's speed on this machine", description=__doc__)
+    parser.add_argument("--model", default="compact", help="an exported model, by name or folder (default compact)")
+    parser.add_argument("--json", type=Path, required=True, help="write all figures there; logs go beside it")
+    parser.add_argument("--sequence", type=Path, default=SHIPPED_RECORDING, help="folder of a posed RGB-D recording")
+    parser.add_argument("--params-file", type=Path, help="parameters of the nodes (default: the shipped ones)")
+    parser.set_defaults(run=_bench)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    given = parameters.from_yaml(options.params_file or config_path("sgrocc.yaml"))
+    values = parameters.complete({**given, "model": options.model})
+    result = run(values, options.sequence, options.json.parent / f"{options.json.stem}_files")
+    with whole_file(options.json) as unfinished:
+        unfinished.write_text(json.dumps(result, indent=1) + "\n")
+    print_tables(result)
