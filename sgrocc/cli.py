@@ -367,19 +367,31 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--prior", default="own", help="own (default), or a Depth Anything V2 model: its hub name, folder or .pth file"
     )
+    parser.add_argument(
+        "--stride", type=_positive, help="pixels between anchors (default: as trained); more is faster and coarser"
+    )
+    parser.add_argument(
+        "--reading",
+        choices=("nearest", "bilinear"),
+        default="nearest",
+        help="of the feature maps: nearest (default) is many times faster on a CPU, bilinear is what was trained",
+    )
     parser.add_argument("--trained-on", default="SynthRooms, split train: generated rooms, no photographs")
     parser.add_argument("--licence", default="Apache-2.0", help="of the weights, the prior's included")
     parser.set_defaults(run=_export)
 
 
 def _export(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from sgrocc.evaluation.report import commit_of
     from sgrocc.export.onnx_export import export, measured_depth_sigma_m
     from sgrocc.model.depth_priors import load_prior
     from sgrocc.training.torch_expert import load_expert, load_fusion
 
     if (options.data is None) == (options.depth_sigma_m is None):
         raise ValueError("the spread of the depth must be measured or given: use --data or --depth-sigma-m")
-    expert = load_expert(options.checkpoint)
+    expert = load_expert(options.checkpoint, options.stride, options.reading)
     expert.prior = load_prior(options.prior)
     sigma = options.depth_sigma_m or measured_depth_sigma_m(expert, options.data)
     difference = export(
@@ -391,6 +403,7 @@ def _export(options: argparse.Namespace) -> None:
         trained_on=options.trained_on,
         depth_sigma_m=tuple(sigma),
         licence=options.licence,
+        training={"commit": commit_of(Path(__file__).parent), "config": asdict(expert.config)},
     )
     print(
         f"{options.out}: depth sigma {sigma[0]:.3f} m + {sigma[1]:.3f} of the depth; onnxruntime differs from torch by "

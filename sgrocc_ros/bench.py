@@ -120,7 +120,8 @@ def measure_costs(sequence: PosedRgbdSequence, values: parameters.Values, out: P
     scores = {}
     if trees:
         occupied = truth.result("odom")
-        scores = {stride: score(tree.result(occupied.grid, "odom"), occupied)["sc_iou"] for stride, tree in trees.items()}
+        maps = {stride: tree.result(occupied.grid, "odom") for stride, tree in trees.items()}
+        scores = {stride: score(found, occupied)["sc_iou"] for stride, found in maps.items()}
     kept = [stride for stride, iou in scores.items() if iou >= scores[1] - _KEPT_SC_IOU]
     ratios = {
         "spatial_expert_to_depth_anything_v2_small": _ratio(medians, "spatial_expert", "depth_anything_v2_small"),
@@ -131,7 +132,10 @@ def measure_costs(sequence: PosedRgbdSequence, values: parameters.Values, out: P
     return {
         "cpu_ms": {name: round(value, 2) for name, value in medians.items()},
         "ratios": ratios,
-        "octomap": {"sc_iou": {str(stride): round(iou, 4) for stride, iou in scores.items()}, "stride": max(kept, default=None)},
+        "octomap": {
+            "sc_iou": {str(stride): round(iou, 4) for stride, iou in scores.items()},
+            "stride": max(kept, default=None),
+        },
         "map": {"gaussians": len(memory), "known_voxels": len(memory.snapshot())},
         "skipped": skipped,
     }
@@ -182,7 +186,7 @@ def measure_nodes(sequence: PosedRgbdSequence, values: parameters.Values, out: P
 def _at_rate(bag: Path, hz: float, own_hz: float, values: parameters.Values, out: Path) -> dict:
     log, listener = out / f"nodes_{hz:g}.log", Listener()
     try:
-        with running_nodes(log, {**values, "use_sim_time": True}) as processes:
+        with running_nodes(log, dict(values)) as processes:
             wait_for_map(listener, processes, log)
             status = Path(f"/proc/{processes[0].pid}")
             cpu_s = _cpu_s(status)
@@ -194,13 +198,15 @@ def _at_rate(bag: Path, hz: float, own_hz: float, values: parameters.Values, out
         listener.close()
     frames, details = listener.frames, listener.details
     fused = max(frames["fused"], 1)
+    names = [f"p{percentile}" for percentile in PERCENTILES]
     stages = {
-        name: {kind: dict(zip((f"p{p}" for p in PERCENTILES), map(float, details[f"{name}.{kind}"].split()), strict=True))
-               for kind in ("wall_ms", "cpu_ms")}
-        for name in STAGES if f"{name}.wall_ms" in details
-    }  # fmt: skip
+        name: {kind: dict(zip(names, map(float, details[f"{name}.{kind}"].split()))) for kind in ("wall_ms", "cpu_ms")}
+        for name in STAGES
+        if f"{name}.wall_ms" in details
+    }
     method_cpu_s = sum(float(details.get(f"{name}.cpu_s", 0)) for name in METHOD_STAGES)
-    times = sorted(at for topic, _, at, _ in listener.received if topic == "voxel_updates")
+    updates = [row for row in listener.received if row[0] == "voxel_updates"]
+    times = sorted(at for _, stamp, at, _ in updates if stamp in published)
     return {
         "hz": hz,
         "sent": len(published),
@@ -243,8 +249,10 @@ def print_tables(result: dict) -> None:
     rates = Table("sent at", "frames", "fused", "dropped", "latency p50", "p95", "CPU ms/frame", "ROS CPU ms", "MB")
     for rate in result["rates"]:
         latency = rate["latency_ms"]
-        cells = (rate["received"], rate["fused"], f"{100 * rate['dropped_share']:.0f} %", latency["p50"], latency["p95"])
-        rates.add_row(f"{rate['hz']:g} Hz", *map(str, cells), *map(str, (rate["cpu_ms_per_frame"], rate["ros_cpu_ms"], rate["memory_mb"])))
+        share = f"{100 * rate['dropped_share']:.0f} %"
+        cells = (rate["received"], rate["fused"], share, latency["p50"], latency["p95"])
+        costs = (rate["cpu_ms_per_frame"], rate["ros_cpu_ms"], rate["memory_mb"])
+        rates.add_row(f"{rate['hz']:g} Hz", *map(str, cells + costs))
     console.print(rates)
     ratios = Table("CPU time of ours to", "ratio")
     for name, ratio in result["ratios"].items():

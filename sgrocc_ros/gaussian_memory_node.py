@@ -35,9 +35,9 @@ class GaussianMemoryNode(Node):
     The service `~/save_map` writes the map to the file of the parameter `map_file`, `~/load_map` replaces it by what is
     there; at the start it is loaded where it exists. Raises ValueError where that file cannot be used.
 
-    Its worker thread owns the map. With a `sink` it is part of a pipeline: predictions come through `accept`, and updates
-    go to the sink. Without one it subscribes `gaussians`, `gaussians/depth`, `gaussians/camera_info` and publishes
-    `voxel_updates` (PointCloud2); the service `~/publish_map` sends the whole map there.
+    Its worker thread owns the map. With a `sink` it is part of a pipeline: predictions come through `accept`, and
+    updates go to the sink. Without one it subscribes `gaussians`, `gaussians/depth`, `gaussians/camera_info` and
+    publishes `voxel_updates` (PointCloud2); the service `~/publish_map` sends the whole map there.
     """
 
     def __init__(self, sink: UpdateSink | None = None, counters: FrameCounters | None = None, **node_options) -> None:

@@ -37,6 +37,10 @@ OUTPUTS = {
 }
 
 
+#: Share of the time that sending the whole map may take.
+_MOST_REFRESHING = 0.1
+
+
 class OccupancyPublisherNode(Node):
     """Holds the published map and sends it in the forms that other software reads, each built only when heard.
 
@@ -126,19 +130,24 @@ class OccupancyPublisherNode(Node):
             if self._octree is not None:
                 self._octree = self._applied(self._octree, update)
             self._unsent = {True: True, False: True}
-        now = time.monotonic()
         rates = {True: self._values["publish_rate_hz"], False: self._values["octomap_rate_hz"]}
         for follows_frames, rate_hz in rates.items():
             topics = [topic for topic, (_, follows) in OUTPUTS.items() if follows == follows_frames]
-            joined = self._new_readers(topics)
+            joined, now = self._new_readers(topics), time.monotonic()
             # The map is latched: a reader who joins gets the last message, which exists only once it was built.
             if not self._stamp_ns or not (
                 joined or (self._unsent[follows_frames] and now >= self._due[follows_frames])
             ):
                 continue
-            self._due[follows_frames] = now + 1.0 / rate_hz
             self._unsent[follows_frames] = False
-            self._send([topic for topic in topics if self._heard[topic]])
+            with stage("serialise"):
+                built = self._built([topic for topic in topics if self._heard[topic]])
+            with stage("publish"):
+                for topic, message in built.items():
+                    self._outputs[topic].publish(message)
+            # The whole map is sent, so that this takes longer the larger it is: for the rest there is `voxel_updates`.
+            spent_s = time.monotonic() - now
+            self._due[follows_frames] = now + max(1.0 / rate_hz, spent_s / _MOST_REFRESHING)
 
     def _forward(self, update: VoxelUpdate, whole: bool) -> None:
         header = messages.to_header(self._stamp_ns, self._frame_id)
@@ -156,9 +165,10 @@ class OccupancyPublisherNode(Node):
             self._heard[topic] = count
         return joined
 
-    def _send(self, topics: list[str]) -> None:
+    def _built(self, topics: list[str]) -> dict[str, object]:
+        """The messages of the whole map, by topic."""
         if not topics:
-            return
+            return {}
         header = messages.to_header(self._stamp_ns, self._frame_id)
         known = self._map.known()
         occupied = known.labels != FREE
@@ -186,14 +196,13 @@ class OccupancyPublisherNode(Node):
                 header, centres, labels, self._resolution, self._values["max_markers"]
             ),
         }
+        built = {}
         for topic in topics:
             try:
-                with stage("serialise"):
-                    message = builders[topic]()
-                with stage("publish"):
-                    self._outputs[topic].publish(message)
+                built[topic] = builders[topic]()
             except ValueError as error:  # a map too wide for one form of output must not stop the others
                 self.get_logger().error(f"{topic} is not published: {error}", throttle_duration_sec=10.0)
+        return built
 
     def _applied(self, octree: OctreeMap, update: VoxelUpdate) -> OctreeMap | None:
         """The octree with an update in it; None, said in the log, where a voxel lies outside what OctoMap can hold."""

@@ -23,7 +23,7 @@ class GeometricConfig:
     resolution: float = 0.08
     min_depth_m: float = 0.3
     max_depth_m: float = 4.0
-    max_anchors: int = 16_200
+    max_anchors: int = 8_000
 
 
 class GeometricExpert:

@@ -17,7 +17,7 @@ from sgrocc.labels import STRUCTURAL, most_likely_class
 from sgrocc.stages import stage
 
 #: Cells of the image, along its longer side, that each get a class and a feature from the network.
-_CELLS = 40
+_CELLS = 32
 
 
 def for_a_map(learned: Expert, config: GeometricConfig | None = None, margin_m: float = 0.12) -> Expert:

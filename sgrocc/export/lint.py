@@ -57,7 +57,8 @@ def problems_of(model: onnx.ModelProto) -> list[str]:
     for name, kind in types.items():
         if kind.elem_type == TensorProto.DOUBLE:
             problems.add(f"{name} is of type double, which TensorRT computes as float")
-    problems |= {f"{name} is of type double" for name, tensor in constants.items() if tensor.data_type == TensorProto.DOUBLE}
+    doubles = (name for name, tensor in constants.items() if tensor.data_type == TensorProto.DOUBLE)
+    problems |= {f"{name} is of type double" for name in doubles}
     for value in (*model.graph.input, *model.graph.output):
         if any(not dimension.dim_value for dimension in value.type.tensor_type.shape.dim):
             problems.add(f"{value.name} has no static shape")

@@ -19,6 +19,7 @@ OPSET = 18
 MANIFEST_FILE = "manifest.yaml"
 ONNX_FILE = "expert.onnx"
 FUSION_FILE = "fusion.onnx"
+GOLDEN_FILE = "golden.npz"
 #: Before the names of what a fusion makes of Gaussians: an input and an output of a graph cannot share a name.
 FUSED = "fused_"
 _MAX_MANIFEST_BYTES = 64 * 1024
@@ -38,6 +39,7 @@ class Network:
 
     name: str
     onnx_path: Path
+    sha256: str
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
 
@@ -48,7 +50,8 @@ class ModelManifest:
 
     onnx_path: the file whose sha256 was checked; image_mean, image_std: per RGB channel, of the image divided by 255;
     resolution_m: edge of the voxels the model was made for; depth_sigma_m: (constant, factor of depth); fusion: what
-    the memory learned, None where it learned nothing.
+    the memory learned, None where it learned nothing; golden_path: inputs and what torch answered to them, None where
+    the model brings none; training: how it was made, for people.
     """
 
     name: str
@@ -72,6 +75,12 @@ class ModelManifest:
     trained_on: str
     licence: str
     fusion: Network | None = None
+    golden_path: Path | None = None
+    training: dict | None = None
+
+    def networks(self) -> dict[str, ModelManifest | Network]:
+        """The ONNX files by what they are: `expert`, and `fusion` where there is one."""
+        return {"expert": self} | ({"fusion": self.fusion} if self.fusion else {})
 
 
 def load_manifest(folder: str | Path) -> ModelManifest:
@@ -100,8 +109,10 @@ def load_manifest(folder: str | Path) -> ModelManifest:
     if fusion is not None:
         fusion_path = _checked_file(folder, fusion["onnx"], fusion["sha256"])
         name = f"{fields['name']} (fusion)"
-        fusion = Network(name, fusion_path, fusion["inputs"], fusion["outputs"])
-    return ModelManifest(onnx_path=onnx_path, fusion=fusion, **fields)
+        fusion = Network(name, fusion_path, fusion["sha256"], fusion["inputs"], fusion["outputs"])
+    golden = fields.pop("golden", None)
+    golden_path = golden and _checked_file(folder, golden["file"], golden["sha256"])
+    return ModelManifest(onnx_path=onnx_path, fusion=fusion, golden_path=golden_path, **fields)
 
 
 def _checked_file(folder: Path, name: str, sha256: str) -> Path:
@@ -142,15 +153,22 @@ def _gaussian_shapes(count: int, feature_size: int) -> dict[str, tuple[int, ...]
 
 
 def save_model(
-    folder: str | Path, onnx_bytes: bytes, made_by: str, fields: dict, fusion: tuple[bytes, int] | None = None
+    folder: str | Path,
+    onnx_bytes: bytes,
+    made_by: str,
+    fields: dict,
+    fusion: tuple[bytes, int] | None = None,
+    golden: bytes | None = None,
 ) -> Path:
     """Write the ONNX file and its manifest into `folder`, which is made where it is missing, and check both.
 
-    fusion: the ONNX file of the memory's fusion, and how many Gaussians it takes at a time.
+    fusion: the ONNX file of the memory's fusion, and how many Gaussians it takes at a time; golden: the file of
+    inputs and answers.
 
     fields: name, description, inputs and outputs ({name: shape}), image (width, height, mean, std), resolution_m,
-    feature_size, depth_sigma_m, takes_depth, semantic, trained_on, licence; the rest follows. made_by: the first line's
-    comment. Returns the manifest's path. Raises ValueError where the fields are not those of a manifest.
+    feature_size, depth_sigma_m, takes_depth, semantic, trained_on, licence, perhaps training; the rest follows.
+    made_by: the first line's comment. Returns the manifest's path. Raises ValueError where the fields are not those
+    of a manifest.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -182,12 +200,15 @@ def save_model(
             "inputs": tensors(inputs),
             "outputs": tensors(outputs),
         }
+    if golden is not None:
+        tree["golden"] = {"file": GOLDEN_FILE, "sha256": hashlib.sha256(golden).hexdigest()}
     _checked(tree)
     (folder / ONNX_FILE).write_bytes(onnx_bytes)
-    if fusion is not None:
-        (folder / FUSION_FILE).write_bytes(fusion_bytes)
-    else:
-        (folder / FUSION_FILE).unlink(missing_ok=True)  # of an earlier export
+    for name, content in ((FUSION_FILE, fusion and fusion[0]), (GOLDEN_FILE, golden)):
+        if content is not None:
+            (folder / name).write_bytes(content)
+        else:
+            (folder / name).unlink(missing_ok=True)  # of an earlier export
     path = folder / MANIFEST_FILE
     text = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=110)
     path.write_text(f"# {made_by}\n{text}", encoding="utf-8")
@@ -213,7 +234,7 @@ def _checked(tree: object) -> dict:
             f"schema_version is {_shown(tree['schema_version'])}, but this program reads version {SCHEMA_VERSION}: "
             "export the model again or update the program"
         )
-    fields = _mapping("the manifest", tree, _FIELDS, optional=("fusion",))
+    fields = _mapping("the manifest", tree, _FIELDS, optional=("fusion", "golden", "training"))
     image = fields.pop("image")
     fields.pop("schema_version")
     fields.update({f"image_{key}": value for key, value in image.items()})
@@ -311,6 +332,12 @@ def _matching(pattern: str, wanted: str) -> Check:
     return check
 
 
+def _anything(key: str, value: object) -> dict:
+    if not isinstance(value, dict):
+        raise _fail(key, "a mapping", value)
+    return value
+
+
 def _flag(key: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise _fail(key, "true or false", value)
@@ -371,6 +398,11 @@ def _fusion(key: str, value: object) -> dict:
     return _mapping(key, value, {name: _FIELDS[name] for name in ("onnx", "sha256", "inputs", "outputs")})
 
 
+def _golden(key: str, value: object) -> dict:
+    file = _matching(r"[A-Za-z0-9_]{1,100}\.npz", "the plain name of an .npz file beside the manifest")
+    return _mapping(key, value, {"file": file, "sha256": _FIELDS["sha256"]})
+
+
 def _shape(key: str, value: object) -> tuple[int, ...]:
     if not isinstance(value, list) or not value or not all(_is_int(n) and 0 <= n <= 10**9 for n in value):
         raise _fail(key, "a list of integers (static shapes only)", value)
@@ -398,4 +430,6 @@ _FIELDS: dict[str, Check] = {
     "trained_on": _text,
     "licence": _text,
     "fusion": _fusion,
+    "golden": _golden,
+    "training": _anything,
 }

@@ -705,23 +705,22 @@ def merge_per_voxel(gaussians: Gaussians, resolution: float) -> tuple[Gaussians,
         return gaussians, np.zeros((0, 3), np.int32)
     voxels = voxels_of(gaussians.means, resolution)
     unique, member = unique_rows(voxels)
-    count = len(unique)
-    weights = gaussians.opacities.astype(np.float64) + 1e-9
-    total = np.bincount(member, weights, count)
+    # Member by member, and of each voxel by opacity; a stable sort, so that ties are settled by position.
+    order = np.lexsort((gaussians.opacities, member))
+    first = np.flatnonzero(np.diff(member[order], prepend=-1))
+    best = order[np.append(first[1:], len(order)) - 1]
+    weights = gaussians.opacities[order].astype(np.float64) + 1e-9
+    weights /= np.add.reduceat(weights, first)[member[order]]
 
     def average(values: np.ndarray) -> np.ndarray:
-        columns = [np.bincount(member, weights * values[:, k], count) / total for k in range(values.shape[1])]
-        return np.stack(columns, axis=-1) if columns else np.zeros((count, 0))
+        return np.add.reduceat(weights[:, None] * values[order], first, axis=0)
 
-    # The last of the members in order of opacity; a stable sort, so that ties are settled by position.
-    order = np.argsort(gaussians.opacities, kind="stable")
-    best = np.empty(count, np.int64)
-    best[member[order]] = order
     means = average(gaussians.means)
     # Averaging in floating point must not move a Gaussian out of its voxel, or its association would be lost.
     low = unique * resolution
     means = np.clip(means, low + 1e-4 * resolution, low + (1 - 1e-4) * resolution)
-    transparent = np.bincount(member, np.log1p(-np.minimum(gaussians.opacities.astype(np.float64), 0.9999)), count)
+    clear = np.log1p(-np.minimum(gaussians.opacities[order].astype(np.float64), 0.9999))
+    transparent = np.add.reduceat(clear, first)
     merged = Gaussians(
         means,
         gaussians.scales[best],

@@ -8,7 +8,7 @@ import numpy as np
 import warp as wp
 
 from sgrocc.geometry import PinholeCamera, Pose
-from sgrocc.memory.voxels import BLOCK_OFFSETS, unique_rows, voxels_of
+from sgrocc.memory.voxels import BLOCK_OFFSETS
 from sgrocc.splatting import BLOCK
 
 
@@ -52,19 +52,57 @@ def see_through_margin_m(depth: np.ndarray, free_margin_m: float, depth_sigma_m:
     return np.maximum(free_margin_m, 2.0 * deviation_m(depth, depth_sigma_m))
 
 
+@wp.kernel
+def _count_ends(
+    depth: wp.array2d(dtype=wp.float32),
+    ray: wp.mat33d,
+    origin: wp.vec3d,
+    low: wp.vec3i,
+    counts: wp.array3d(dtype=wp.int32),
+):
+    row, column = wp.tid()
+    z = depth[row, column]
+    if z > 0.0:
+        # In voxels: where the pixel's ray ends.
+        end = ray * wp.vec3d(wp.float64(column), wp.float64(row), wp.float64(1.0)) * wp.float64(z) + origin
+        x = wp.int32(wp.floor(end[0])) - low[0]
+        y = wp.int32(wp.floor(end[1])) - low[1]
+        k = wp.int32(wp.floor(end[2])) - low[2]
+        wp.atomic_add(counts, x, y, k, 1)
+
+
 def voxels_of_pixels(
     depth: np.ndarray, camera: PinholeCamera, camera_to_world: Pose, resolution: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """(M, 3) int32: the distinct world voxels in which pixels of a depth (h, w), metres, 0 unknown, end; and (M,) how
     many in each.
     """
-    rows, columns = np.nonzero(depth > 0)
-    if not len(rows):
+    furthest = float(depth.max(initial=0.0))
+    if furthest <= 0:
         return np.zeros((0, 3), np.int32), np.zeros(0, np.int64)
-    points = camera.back_project(np.stack([columns, rows], axis=-1), depth[rows, columns])
-    voxels = voxels_of(camera_to_world.apply(points), resolution)
-    unique, member = unique_rows(voxels)
-    return unique.astype(np.int32), np.bincount(member)
+    ray = camera_to_world.rotation @ np.linalg.inv(camera.matrix) / resolution
+    origin = camera_to_world.translation / resolution
+    # All ends lie in the pyramid of the camera and the image's corners at the furthest depth.
+    corners = np.array([[u, v, 1.0] for u in (0, camera.width - 1) for v in (0, camera.height - 1)])
+    pyramid = np.concatenate([origin[None], (ray[None] * corners[:, None]).sum(axis=-1) * furthest + origin])
+    low = np.floor(pyramid.min(axis=0)).astype(np.int32) - 1
+    extent = np.floor(pyramid.max(axis=0)).astype(np.int32) + 2 - low
+    counts = wp.zeros(tuple(extent.tolist()), dtype=wp.int32, device="cpu")
+    wp.launch(
+        _count_ends,
+        dim=depth.shape,
+        inputs=[
+            wp.array(np.ascontiguousarray(depth, np.float32), dtype=wp.float32, device="cpu"),
+            wp.mat33d(*ray.ravel().tolist()),
+            wp.vec3d(*origin.tolist()),
+            wp.vec3i(*low.tolist()),
+        ],
+        outputs=[counts],
+        device="cpu",
+    )
+    counts = counts.numpy()
+    hit = np.flatnonzero(counts)
+    return np.stack(np.unravel_index(hit, counts.shape), axis=-1).astype(np.int32) + low, counts.ravel()[hit]
 
 
 #: Up to this share of the margin behind a surface, a voxel is measured.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,19 +40,26 @@ def expert_config(fields: dict) -> ExpertConfig:
     return ExpertConfig(**{**fields, **parts})
 
 
-def load_expert(checkpoint: str | Path) -> SpatialExpert:
-    """The expert of an ExpertStage's checkpoint, in evaluation mode. Raises FileNotFoundError or ValueError."""
+def load_expert(checkpoint: str | Path, stride: int | None = None, reading: str | None = None) -> SpatialExpert:
+    """The expert of an ExpertStage's checkpoint, in evaluation mode; with another stride of its anchors, or another
+    reading of its maps, than it was trained with, where given. Raises FileNotFoundError or ValueError.
+    """
     path = Path(checkpoint)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}: train the model first, or name another")
     content = read_checkpoint(path)
     if "expert_config" not in content:
         raise ValueError(f"{path} is not a checkpoint of the expert stage: train with config/train/*_local.yaml")
-    return _expert_in(content)
+    return _expert_in(content, stride, reading)
 
 
-def _expert_in(content: dict) -> SpatialExpert:
-    expert = SpatialExpert(expert_config(content["expert_config"]), imagenet=False)
+def _expert_in(content: dict, stride: int | None = None, reading: str | None = None) -> SpatialExpert:
+    config = expert_config(content["expert_config"])
+    if stride:
+        config.anchors = replace(config.anchors, stride=stride)
+    if reading:
+        config.lifting = replace(config.lifting, reading=reading)
+    expert = SpatialExpert(config, imagenet=False)
     weights = _weights_of("expert.", content)
     # Another prior's weights are its own affair: set `expert.prior` to have it back.
     expert.load_state_dict({name: value for name, value in weights.items() if not name.startswith("prior.")})
