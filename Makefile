@@ -14,7 +14,7 @@ export OPENBLAS_NUM_THREADS = 1
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH ROS_DISTRO
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: help python set-up demo synthrooms train test soak lint clean
+.PHONY: help python set-up demo synthrooms train test soak bench gpu-check lint clean
 
 help:
 	@echo "make demo                 set up (once) and run the demo on the recording that comes with the package"
@@ -23,6 +23,8 @@ help:
 	@echo "make train DATA=path      train the compact model on SynthRooms, both stages; begun again, it goes on"
 	@echo "make test                 set up, lint and run all tests"
 	@echo "make soak                 play 10,000 frames through the nodes and watch memory and CPU time (SEQUENCE=folder)"
+	@echo "make bench                measure the speed beside others' software, into out/bench.json"
+	@echo "make gpu-check            on a machine with a GPU: check what could not be checked without, into out/gpu_check.json"
 	@echo "make lint                 lint only"
 	@echo "make clean                remove .venv and everything built"
 	@echo "PYTHON=python3.12 chooses the Python to set up with, SGROCC_VENV=folder the place of the environment."
@@ -50,6 +52,14 @@ train: python
 
 soak: set-up
 	@$(VENV_PYTHON) -m sgrocc_ros.soak $(if $(SEQUENCE),--sequence "$(SEQUENCE)")
+
+bench: set-up
+	@$(PYTHON) tools/set_up.py --train
+	@$(VENV_PYTHON) -m sgrocc bench --json out/bench.json
+
+gpu-check: python
+	@$(PYTHON) tools/set_up.py --gpu
+	@$(VENV_PYTHON) -m sgrocc gpu-check --json out/gpu_check.json
 
 lint: python
 	@$(PYTHON) tools/set_up.py --test

@@ -24,6 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     _add_train(commands)
     _add_ablate(commands)
     _add_export(commands)
+    _add_build_engine(commands)
+    _add_doctor(commands)
+    _add_gpu_check(commands)
     _add_confidences(commands)
     _add_figure(commands)
     given = sys.argv[1:] if arguments is None else arguments
@@ -224,6 +227,9 @@ def _add_eval_recording(commands: argparse._SubParsersAction) -> None:
         metavar="SHARE",
         help="first move a checkpoint's batch norms by this share towards the recording's statistics (AdaBN)",
     )
+    parser.add_argument(
+        "--half", action="store_true", help="a checkpoint's parts that bear it in half precision, as engines of fp16"
+    )
     parser.add_argument("--labels", type=Path, help="JSON file of labelled points")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.set_defaults(run=_eval_recording)
@@ -271,8 +277,8 @@ def _recording_experts(options: argparse.Namespace, sequence):
         from sgrocc.inference.engine import load_engine
         from sgrocc.inference.manifest import load_manifest
 
-        if options.adapt:
-            raise ValueError("an exported model cannot be adapted: give its --checkpoint instead")
+        if options.adapt or options.half:
+            raise ValueError("an exported model cannot be changed: give its --checkpoint instead")
         manifest = load_manifest(options.model)
         engine = load_engine(manifest)
         return lambda with_sensor: for_a_map(LearnedExpert(manifest, engine, with_sensor))
@@ -281,6 +287,10 @@ def _recording_experts(options: argparse.Namespace, sequence):
     expert = torch_expert.any_expert(options.checkpoint, *options.size)
     if options.adapt:
         torch_expert.adapt(expert, sequence, options.adapt)
+    if options.half:
+        from sgrocc.export.half_in_torch import in_half_precision
+
+        in_half_precision(expert)
     return lambda with_sensor: for_a_map(torch_expert.learned_expert(expert, with_sensor))
 
 
@@ -409,6 +419,115 @@ def _export(options: argparse.Namespace) -> None:
         f"{options.out}: depth sigma {sigma[0]:.3f} m + {sigma[1]:.3f} of the depth; onnxruntime differs from torch by "
         f"{difference:.1e} at most"
     )
+
+
+def _add_build_engine(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "build-engine",
+        help="build a model's TensorRT engines for this machine's GPU",
+        description="Build the engines of a model, which the node's `engine: tensorrt` then runs, and keep them: it "
+        "takes minutes on a Jetson, once for each GPU, driver and version of TensorRT.",
+    )
+    _add_model(parser)
+    parser.add_argument("--precision", choices=("fp16", "fp32"), default="fp16", help="default fp16")
+    parser.add_argument("--cache", type=Path, help="folder of the engines (default ~/.cache/sgrocc/engines)")
+    parser.set_defaults(run=_build_engine)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="compact", help="an exported model, by name or folder (default compact)")
+
+
+def _build_engine(options: argparse.Namespace) -> None:
+    from rich.progress import Progress
+
+    from sgrocc.inference.engine_cache import EngineCache
+    from sgrocc.inference.manifest import load_manifest
+    from sgrocc.inference.tensorrt_engine import build_engine
+    from sgrocc.resources import find_model
+
+    cache = EngineCache(options.cache)
+    for network in load_manifest(find_model(options.model)).networks().values():
+        with Progress() as progress:
+            key, reason = build_engine(network, options.precision, cache, _phases_shown_in(progress))
+        print(f"{network.name}: {f'built ({reason})' if reason else 'was built before'}: {cache.path(key)}")
+
+
+def _phases_shown_in(progress):
+    """What a build calls with each step, shown as one bar for each of its phases."""
+    tasks = {}
+
+    def step(phase: str, done: int, of: int) -> None:
+        if phase not in tasks:
+            tasks[phase] = progress.add_task(phase, total=of)
+        progress.update(tasks[phase], completed=done, total=of)
+
+    return step
+
+
+def _add_doctor(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="examine this machine and a model on it",
+        description="Say what this machine has, whether the model runs on it as it should, and whether it keeps a "
+        "stated budget. Ends with code 1 where something does not.",
+    )
+    _add_model(parser)
+    parser.add_argument("--engine", choices=("onnxruntime", "tensorrt"), help="alone (default: all that are here)")
+    parser.add_argument("--precision", choices=("fp16", "fp32"), default="fp16", help="of tensorrt (default fp16)")
+    parser.add_argument("--build", action="store_true", help="build the engines of TensorRT first")
+    parser.add_argument("--max-ms", type=float, help="budget: of one frame's networks, 95th percentile")
+    parser.add_argument("--min-hz", type=float, help="budget: frames a second that the networks alone allow")
+    parser.add_argument("--max-mb", type=float, help="budget: of this process's memory")
+    parser.add_argument("--json", type=Path, help="write what was found there too")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from sgrocc.inference import doctor
+    from sgrocc.resources import find_model
+
+    budget = doctor.Budget(options.max_ms, options.min_hz, options.max_mb)
+    engines = (options.engine,) if options.engine else ("onnxruntime", "tensorrt")
+    model, required = find_model(options.model), bool(options.engine)
+    found = doctor.examine(model, engines, options.precision, budget, build=options.build, required=required)
+    doctor.print_tables(found)
+    _write_json(options.json, found)
+    return 0 if found["ok"] else 1
+
+
+def _write_json(path: Path | None, content: dict) -> None:
+    import json
+
+    from sgrocc.files import whole_file
+
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as unfinished:
+            unfinished.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _add_gpu_check(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "gpu-check",
+        help="check on a machine with a GPU what could not be checked without one",
+        description="Build the engines, compare them with the golden answers, time them, compare splatting on CUDA "
+        "with numpy, and train for 50 steps; writes one JSON file that you can send us.",
+    )
+    _add_model(parser)
+    parser.add_argument("--json", type=Path, default=Path("out/gpu_check.json"), help="default out/gpu_check.json")
+    parser.set_defaults(run=_gpu_check)
+
+
+def _gpu_check(options: argparse.Namespace) -> int:
+    from sgrocc.export import gpu_check
+    from sgrocc.resources import find_model
+
+    found = gpu_check.run(find_model(options.model))
+    gpu_check.print_table(found)
+    _write_json(options.json, found)
+    print(f"everything is in {options.json}")
+    return 0 if found["ok"] else 1
 
 
 def _add_confidences(commands: argparse._SubParsersAction) -> None:

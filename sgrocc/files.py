@@ -11,12 +11,23 @@ from pathlib import Path
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Where to write what shall become the file `path`: it takes its place when the block ends well, so that a reader
-    never sees half a file; otherwise what was there before stays. Raises OSError where it cannot be put there.
+    never sees half a file, not even after a power failure; otherwise what was there before stays. Raises OSError where
+    it cannot be put there.
     """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield unfinished
+        _to_disk(unfinished)
         os.replace(unfinished, path)
+        _to_disk(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

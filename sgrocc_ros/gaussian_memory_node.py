@@ -44,7 +44,7 @@ class GaussianMemoryNode(Node):
         super().__init__("gaussian_memory", **node_options)
         self._values = parameters.declare(self)
         self.global_frame = self._values["global_frame"]
-        fusion = parameters.make_fusion(self._values)
+        fusion = parameters.make_fusion(self._values, self.get_logger().warning)
         self._memory = GaussianMemory(parameters.memory_config(self._values), fusion)
         self._memory.warm_up()
         self._counters = counters or FrameCounters()

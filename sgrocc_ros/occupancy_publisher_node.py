@@ -70,7 +70,7 @@ class OccupancyPublisherNode(Node):
         self._wake = self.create_guard_condition(self._publish)
         from rclpy.clock import Clock, ClockType
 
-        self.create_timer(0.1, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(0.2, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._updates = None
         if in_pipeline:
             self._updates = self.create_publisher(PointCloud2, "voxel_updates", INTERNAL_QOS)

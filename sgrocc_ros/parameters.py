@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import yaml
 
 from sgrocc.experts import Expert
 from sgrocc.experts.geometric import GeometricConfig, GeometricExpert
+from sgrocc.inference.engine import ENGINES, Engine, load_engine
+from sgrocc.inference.manifest import ModelManifest, Network, load_manifest
+from sgrocc.inference.tensorrt_engine import PRECISIONS
 from sgrocc.memory.confidence import CONFIDENCES
 from sgrocc.memory.gaussian_memory import Fusion, MemoryConfig
 
@@ -56,8 +60,27 @@ TABLE: tuple[Parameter, ...] = (
         choices=("learned", "geometric"),
     ),
     Parameter("model", "compact", EXPERT, "learned expert: a folder under models/, or a path"),
-    Parameter("engine", "onnxruntime", EXPERT, "what runs the model and its fusion", choices=("onnxruntime",)),
-    Parameter("engine_threads", 1, EXPERT, "learned expert: threads of the engine", 1, 64),
+    Parameter(
+        "engine",
+        "onnxruntime",
+        EXPERT,
+        "what runs the model and its fusion; for tensorrt run `sgrocc build-engine` first",
+        choices=ENGINES,
+    ),
+    Parameter("engine_threads", 1, EXPERT, "learned expert: threads of onnxruntime", 1, 64),
+    Parameter(
+        "engine_precision",
+        "fp16",
+        EXPERT,
+        "of a tensorrt engine; fp16 keeps what must be exact in single precision",
+        choices=PRECISIONS,
+    ),
+    Parameter(
+        "engine_fallback",
+        True,
+        EXPERT,
+        "true: onnxruntime runs what tensorrt cannot, said in the log; false: the node ends with the reason",
+    ),
     Parameter(
         "depth_source",
         "topic",
@@ -307,23 +330,26 @@ def memory_config(values: Values) -> MemoryConfig:
     return MemoryConfig(resolution=values["resolution_m"], **depth, **own)
 
 
-def make_fusion(values: Values) -> Fusion | None:
-    """What the memory learned, where the values choose it and the model has it; errors as of `make_expert`."""
+Say = Callable[[str], None]
+
+
+def make_fusion(values: Values, say: Say = print) -> Fusion | None:
+    """What the memory learned, where the values choose it and the model has it; say and errors as of `make_expert`."""
     if values["fusion"] == "none" or values["expert"] != "learned":
         return None
-    from sgrocc.inference.engine import load_engine
-    from sgrocc.inference.manifest import load_manifest
     from sgrocc.memory.learned_fusion import LearnedFusion
     from sgrocc.resources import find_model
 
     network = load_manifest(find_model(values["model"])).fusion
     if network is None:
         return None
-    return LearnedFusion(network, load_engine(network, values["engine"], values["engine_threads"]))
+    return LearnedFusion(network, _engine_of(network, values, say))
 
 
-def make_expert(values: Values) -> Expert:
-    """The expert that the values choose. Raises ValueError or FileNotFoundError for a model that cannot be used."""
+def make_expert(values: Values, say: Say = print) -> Expert:
+    """The expert that the values choose. say: gets a sentence where another engine runs than was chosen. Raises
+    ValueError or FileNotFoundError for a model that cannot be used.
+    """
     surfaces = GeometricConfig(
         values["resolution_m"], values["min_depth_m"], values["max_depth_m"], values["max_anchors"]
     )
@@ -331,14 +357,19 @@ def make_expert(values: Values) -> Expert:
         return GeometricExpert(surfaces)
     from sgrocc.experts.learned import LearnedExpert
     from sgrocc.experts.measured import for_a_map
-    from sgrocc.inference.engine import load_engine
-    from sgrocc.inference.manifest import load_manifest
     from sgrocc.resources import find_model
 
     manifest = load_manifest(find_model(values["model"]))
-    engine = load_engine(manifest, values["engine"], values["engine_threads"])
+    engine = _engine_of(manifest, values, say)
     learned = LearnedExpert(manifest, engine, use_sensor_depth=values["depth_source"] == "topic")
     return for_a_map(learned, surfaces, values["memory.free_margin_m"])
+
+
+def _engine_of(network: ModelManifest | Network, values: Values, say: Say) -> Engine:
+    precision, fallback = values["engine_precision"], values["engine_fallback"]
+    return load_engine(
+        network, values["engine"], values["engine_threads"], precision=precision, fallback=fallback, say=say
+    )
 
 
 def _default_of(parameter: Parameter) -> str:

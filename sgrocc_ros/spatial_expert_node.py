@@ -43,7 +43,7 @@ class SpatialExpertNode(Node):
     ) -> None:
         super().__init__("spatial_expert", **node_options)
         self._values = parameters.declare(self)
-        self._expert = parameters.make_expert(self._values)
+        self._expert = parameters.make_expert(self._values, self.get_logger().warning)
         self._sink = sink or self._publisher_sink()
         self._counters = counters or FrameCounters()
         self._health = Health(self, self._counters) if counters is None else None
@@ -73,7 +73,7 @@ class SpatialExpertNode(Node):
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(0.1, self._expire, clock=steady)
+        self.create_timer(0.2, self._expire, clock=steady)
 
     def stop(self) -> None:
         self._worker.stop()

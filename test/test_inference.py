@@ -307,8 +307,8 @@ def test_an_onnx_file_that_is_not_what_its_manifest_says_is_refused(folder):
 
 
 def test_an_unknown_engine_is_refused_with_those_that_exist():
-    with pytest.raises(ValueError, match="no engine 'tensorrt' here: use onnxruntime"):
-        load_engine(load_manifest(MODEL), "tensorrt")
+    with pytest.raises(ValueError, match="no engine 'openvino' here: use onnxruntime or tensorrt"):
+        load_engine(load_manifest(MODEL), "openvino")
     with pytest.raises(ValueError, match="at least 1 thread, not 0"):
         load_engine(load_manifest(MODEL), threads=0)
 

@@ -33,7 +33,7 @@ LOG = BUILD / "set_up.log"
 STAMP = VENV / "sgrocc_set_up.json"
 PYTHON = VENV / "bin" / "python"
 INTERFACES = ("tf2_msgs", "octomap_msgs")  # on PyPI there is no wheel of these
-EXTRAS = ("synth", "train", "test")
+EXTRAS = ("synth", "train", "test", "gpu")
 FREE_GB = 5
 
 # Variables of a sourced ROS 2, or of another environment, that would lead our subprocesses to foreign packages.
@@ -148,7 +148,7 @@ def make_venv() -> None:
 
 def install(requirements: Path) -> None:
     """Install frozen packages and nothing else; but what torch needs differs from machine to machine."""
-    resolve = [] if requirements.stem == "train" else ["--no-deps"]
+    resolve = [] if requirements.stem in ("train", "gpu") else ["--no-deps"]
     execute(PYTHON, "-m", "pip", "install", *resolve, "--progress-bar", "off", "-r", requirements)
 
 
@@ -255,6 +255,7 @@ def main() -> int:
     parser.add_argument("--synth", action="store_true", help="also install what generates SynthRooms")
     parser.add_argument("--train", action="store_true", help="also install what trains and exports models (torch)")
     parser.add_argument("--test", action="store_true", help="also install what the tests need, all of this included")
+    parser.add_argument("--gpu", action="store_true", help="also install what builds and runs engines on a GPU")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -265,8 +266,13 @@ def main() -> int:
             except BlockingIOError:
                 print("Waiting for another set-up of this checkout to end ...", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            asked = {"synth": arguments.synth, "train": arguments.train, "test": False}
-            set_up([name for name in EXTRAS if asked[name] or arguments.test])
+            asked = {
+                "synth": arguments.synth or arguments.test,
+                "train": arguments.train or arguments.test or arguments.gpu,
+                "test": arguments.test,
+                "gpu": arguments.gpu,
+            }
+            set_up([name for name in EXTRAS if asked[name]])
     except SetUpError as error:
         print(f"Set-up failed: {error}", file=sys.stderr)
         return 1

@@ -39,8 +39,12 @@ def problems_of(model: onnx.ModelProto) -> list[str]:
     versions = {entry.domain: entry.version for entry in model.opset_import}
     if versions.get("") != OPSET:
         problems.add(f"its opset is {versions.get('')} instead of {OPSET}")
-    # Without data propagation: what cannot be known from the graph alone must not be needed to build it.
-    inferred = onnx.shape_inference.infer_shapes(model)
+    try:
+        # Without data propagation: what cannot be known from the graph alone must not be needed to build it.
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except Exception as error:  # of C++, of several kinds
+        problems.add(f"its shapes cannot be inferred ({(str(error).splitlines() or [''])[0][:100]})")
+        inferred = model
     types = {
         value.name: value.type.tensor_type
         for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)

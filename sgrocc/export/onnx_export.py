@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import io
 import tempfile
@@ -183,7 +184,11 @@ def to_onnx(module: nn.Module, frame: tuple[torch.Tensor, ...], inputs: list[str
     problems = problems_of(model)
     if problems:
         raise ValueError(f"the network cannot go to a robot: {'; '.join(problems)}")
-    for node in model.graph.node:
+    for number, node in enumerate(model.graph.node):
+        # What module it is of, for those who read TensorRT's messages; and `half_precision` goes by it.
+        scopes = [entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"]
+        modules = ast.literal_eval(scopes[0]) if scopes else []
+        node.name = f"{modules[-2] if len(modules) > 1 else ''}/{node.op_type}_{number}"
         del node.metadata_props[:]  # where in the source each node came from: this machine's paths
         node.doc_string = ""
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):

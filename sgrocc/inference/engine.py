@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -58,7 +59,7 @@ class OnnxruntimeEngine:
 
     def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the network once. Raises ValueError where `inputs` are not those of the manifest."""
-        _check(self._manifest.name, inputs, self._manifest.inputs)
+        check_inputs(self._manifest.name, inputs, self._manifest.inputs)
         names = list(self._manifest.outputs)
         try:
             return dict(zip(names, self._session.run(names, inputs)))
@@ -66,20 +67,39 @@ class OnnxruntimeEngine:
             raise ValueError(f"the model {self._manifest.name} failed: {_first_line(error)}") from error
 
 
-ENGINES = {"onnxruntime": OnnxruntimeEngine}
+ENGINES = ("onnxruntime", "tensorrt")
 
 
-def load_engine(manifest: ModelManifest | Network, engine: str = "onnxruntime", threads: int = 1) -> Engine:
+def load_engine(
+    manifest: ModelManifest | Network,
+    engine: str = "onnxruntime",
+    threads: int = 1,
+    *,
+    precision: str = "fp16",
+    fallback: bool = False,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Engine:
     """The engine of that name, with the model or its fusion loaded.
 
-    Raises ValueError for an unknown name or a bad model.
+    precision: of a TensorRT engine. fallback: where TensorRT cannot run it here, onnxruntime does, and `say` gets the
+    sentence why. Raises ValueError for an unknown name or a bad model, and, without fallback, for that sentence.
     """
     if engine not in ENGINES:
         raise ValueError(f"there is no engine {engine!r} here: use {' or '.join(ENGINES)}")
-    return ENGINES[engine](manifest, threads)
+    if engine == "tensorrt":
+        from sgrocc.inference.tensorrt_engine import TensorrtEngine
+
+        try:
+            return TensorrtEngine(manifest, precision)
+        except ValueError as error:
+            if not fallback:
+                raise
+            say(f"{error}; until then onnxruntime runs {manifest.name} on the CPU")
+    return OnnxruntimeEngine(manifest, threads)
 
 
-def _check(model: str, inputs: dict[str, np.ndarray], specs: dict[str, TensorSpec]) -> None:
+def check_inputs(model: str, inputs: dict[str, np.ndarray], specs: dict[str, TensorSpec]) -> None:
+    """Raises ValueError where the arrays are not those of the specs."""
     if set(inputs) != set(specs):
         raise ValueError(f"the model {model} takes {', '.join(sorted(specs))}, not {', '.join(sorted(inputs))}")
     for name, spec in specs.items():

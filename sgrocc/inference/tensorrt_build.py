@@ -1,0 +1,127 @@
+"""Building engines with TensorRT: the API that 10.3 (JetPack 6) and 11 share, and TensorRT for RTX.
+
+Networks are strongly typed: the types of the ONNX graph are what is built (the flags for precision are gone in 11).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+#: TensorRT proper first: it is what Jetsons have.
+_MODULES = ("tensorrt", "tensorrt_rtx")
+WORKSPACE_BYTES = 1 << 30
+
+#: Called while a plan is built: (phase, step, steps).
+Progress = Callable[[str, int, int], None]
+
+
+def tensorrt_module() -> ModuleType:
+    """tensorrt, or tensorrt_rtx. Raises ValueError, with the cure, where neither is there."""
+    for name in _MODULES:
+        try:
+            return importlib.import_module(name)
+        except (ImportError, OSError):  # the bindings without their library raise the latter
+            continue
+    raise ValueError(
+        "TensorRT is not installed: on a Jetson it comes with JetPack, elsewhere pip install tensorrt; "
+        "or set engine to onnxruntime"
+    )
+
+
+def builder_options() -> str:
+    """What of the builder's settings a plan depends on."""
+    return f"strongly typed, workspace {WORKSPACE_BYTES}"
+
+
+def build_plan(
+    onnx_bytes: bytes,
+    trt: ModuleType | None = None,
+    *,
+    compute_capabilities: tuple[str, ...] = (),
+    progress: Progress | None = None,
+    examine: Callable | None = None,
+) -> bytes:
+    """An engine's plan. compute_capabilities: such as SM86, with TensorRT for RTX alone, which then needs no GPU;
+    examine: shown the parsed network before it is built. Raises ValueError with the parser's or the builder's reason.
+    """
+    trt = trt or tensorrt_module()
+    logger = _logger_of(trt)
+    builder = trt.Builder(logger)
+    if builder is None:
+        raise ValueError("TensorRT made no builder: is there a GPU with a driver?")
+    strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # the only kind in 11
+    network = builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(onnx_bytes) or not network.num_outputs:
+        reasons = "; ".join(str(parser.get_error(i).desc()) for i in range(parser.num_errors))
+        raise ValueError(f"TensorRT {trt.__version__} cannot read the network: {reasons or 'it gives no reason'}")
+    if examine is not None:
+        examine(network)
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    if compute_capabilities:
+        config.num_compute_capabilities = len(compute_capabilities)
+        for number, name in enumerate(compute_capabilities):
+            config.set_compute_capability(getattr(trt.ComputeCapability, name), number)
+    monitor = _monitor_of(trt, progress)
+    if monitor is not None:
+        config.progress_monitor = monitor
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise ValueError(
+            f"TensorRT {trt.__version__} built no engine: {logger.worst or 'see its messages above'}; "
+            "set engine to onnxruntime until that is mended"
+        )
+    return bytes(plan)
+
+
+def onnx_bytes_of(path: Path, precision: str) -> bytes:
+    """The network of a file in that precision: fp32 as it is, or fp16 (see sgrocc.inference.half)."""
+    content = path.read_bytes()
+    if precision == "fp32":
+        return content
+    from sgrocc.inference.half import half_precision
+
+    return half_precision(content)
+
+
+def _logger_of(trt: ModuleType):
+    class Logger(trt.ILogger):
+        """Keeps the last error, which is the reason."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.worst = ""
+
+        def log(self, severity, message: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.worst = message.strip()
+
+    return Logger()
+
+
+def _monitor_of(trt: ModuleType, progress: Progress | None):
+    if progress is None or not hasattr(trt, "IProgressMonitor"):
+        return None
+
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name, parent_phase, num_steps) -> None:
+            self._steps[phase_name] = num_steps
+            progress(phase_name, 0, num_steps)
+
+        def step_complete(self, phase_name, step) -> bool:
+            progress(phase_name, step + 1, self._steps.get(phase_name, step + 1))
+            return True
+
+        def phase_finish(self, phase_name) -> None:
+            steps = self._steps.pop(phase_name, 1)
+            progress(phase_name, steps, steps)
+
+    return Monitor()
