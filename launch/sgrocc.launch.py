@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from sgrocc_ros import parameters
 from sgrocc_ros.description import Inputs, executables
 
 SHARE = Path(get_package_share_directory("sgrocc_ros"))
@@ -34,6 +35,7 @@ ARGUMENTS = (
     ("one_process", "true", "true: all in one process (faster); false: three processes"),
     ("log_level", "info", "debug, info, warn or error"),
     ("rviz", "false", "true: start RViz with the shipped configuration"),
+    ("build_only", "false", "true: start no node, but build the engines of params_file's model for this GPU"),
 )
 
 #: What the RViz configuration shows of our outputs.
@@ -50,6 +52,11 @@ def start(context):
     frame, params_file = value("global_frame"), Path(value("params_file"))
     if not params_file.is_file():  # launch_ros would warn and go on without it
         raise FileNotFoundError(f"there is no parameter file {params_file}: give params_file the path of a YAML file")
+    if is_true("build_only"):
+        values = parameters.from_yaml(params_file)
+        tool = Path(get_package_prefix("sgrocc_ros")) / "lib" / "sgrocc_ros" / "sgrocc"
+        chosen = ["--model", values["model"], "--precision", values["engine_precision"]]
+        return [ExecuteProcess(cmd=[str(tool), "build-engine", *chosen], output="screen")]
     clock = {"use_sim_time": is_true("use_sim_time")}
     # A frame is a string, also where YAML would read a number or a truth value.
     named = {"global_frame": frame, "depth_source": value("depth_source")}

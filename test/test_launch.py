@@ -113,7 +113,8 @@ def prefix(tmp_path, monkeypatch):
     except ImportError as error:
         pytest.skip(f"launch and launch_ros are not installed ({error}): run this where ROS 2 is")
     prefix = tmp_path / "prefix"
-    for package, names in {"sgrocc_ros": (*ONE_PROCESS, *THREE_PROCESSES, "replay"), "rviz2": ("rviz2",)}.items():
+    ours = (*ONE_PROCESS, *THREE_PROCESSES, "replay", "sgrocc")
+    for package, names in {"sgrocc_ros": ours, "rviz2": ("rviz2",)}.items():
         index = prefix / "share" / "ament_index" / "resource_index" / "packages"
         index.mkdir(parents=True, exist_ok=True)
         (index / package).touch()
@@ -177,6 +178,7 @@ DEFAULTS = {
     "one_process": "true",
     "log_level": "info",
     "rviz": "false",
+    "build_only": "false",
 }
 
 
@@ -263,6 +265,14 @@ def test_rviz_shows_the_topics_of_the_namespace_and_the_camera_that_is_given(lau
     assert rules.pop("__ns") == "/robot1" and rules.pop(Inputs.image) == "/left/image"
     # A relative name lies in the namespace of the node.
     assert rules == {topic: topic.lstrip("/") for topic in shown - {Inputs.image}}
+
+
+def test_building_engines_starts_no_node(launched, tmp_path):
+    file = tmp_path / "robot.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    model: mine\n    engine_precision: fp32\n")
+    code, output, told = launched("sgrocc.launch.py", "build_only:=true", f"params_file:={file}")
+    assert code == 0 and list(told) == ["sgrocc"], output
+    assert told["sgrocc"]["line"][1:] == ["build-engine", "--model", "mine", "--precision", "fp32"]
 
 
 def test_replay_plays_the_bag_to_nodes_with_simulated_time(launched, prefix):

@@ -114,7 +114,7 @@ def machine() -> dict[str, str]:
 
 def gpu() -> str:
     """Its name, or in a few words why there is none to use."""
-    from sgrocc.inference.tensorrt_engine import CudaError, call, cuda_runtime
+    from sgrocc.inference.tensorrt_engine import CudaError, call, cuda_runtime, name_of
 
     try:
         cuda = cuda_runtime()
@@ -123,8 +123,7 @@ def gpu() -> str:
         properties = call(cuda, "cudaGetDeviceProperties", 0)
     except (ValueError, CudaError) as error:
         return f"none ({error})"
-    name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
-    return f"{name}, compute capability {properties.major}.{properties.minor}"
+    return f"{name_of(properties)}, compute capability {properties.major}.{properties.minor}"
 
 
 def over_budget(figures: dict, budget: Budget) -> list[str]:

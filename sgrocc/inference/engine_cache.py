@@ -63,11 +63,12 @@ class EngineCache:
         """(plan, "") or (None, the reason in a few words). Never raises for what lies there."""
         path = self.path(key)
         try:
-            # Opened first and examined then: what the name leads to cannot be exchanged in between.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            # Opened first and examined then: what the name leads to cannot be exchanged in between. A pipe that lies
+            # there must not keep us waiting for its writer.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             return None, "not built yet" if isinstance(error, FileNotFoundError) else f"unreadable ({error.strerror})"
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 return None, "no plain file"
@@ -75,10 +76,12 @@ class EngineCache:
                 return None, "of another user"
             if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 return None, "writable for others"
-            try:
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
                 return _plan_of(file.read(), key)
-            except OSError as error:
-                return None, f"unreadable ({error.strerror})"
+        except OSError as error:
+            return None, f"unreadable ({error.strerror})"
+        finally:
+            os.close(descriptor)
 
     def store(self, key: EngineKey, plan: bytes) -> Path:
         """Write a plan, whole or not at all. Raises OSError."""

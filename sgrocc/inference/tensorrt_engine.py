@@ -41,6 +41,12 @@ def call(cuda: ModuleType, name: str, *arguments):
     return results[0] if len(results) == 1 else tuple(results)
 
 
+def name_of(properties) -> str:
+    """The GPU's name, of what cudaGetDeviceProperties returns: bytes, filled up with zeros, or a text."""
+    name = properties.name
+    return (name.decode(errors="replace") if isinstance(name, bytes) else str(name)).rstrip("\0")
+
+
 def engine_key(network: ModelManifest | Network, precision: str, trt: ModuleType, cuda: ModuleType) -> EngineKey:
     """The key of a network's engine on the GPU of this machine. Raises ValueError where there is none, CudaError."""
     try:
@@ -51,12 +57,11 @@ def engine_key(network: ModelManifest | Network, precision: str, trt: ModuleType
         raise ValueError("there is no GPU here: set engine to onnxruntime")
     device = call(cuda, "cudaGetDevice")
     properties = call(cuda, "cudaGetDeviceProperties", device)
-    gpu = properties.name.decode(errors="replace") if isinstance(properties.name, bytes) else str(properties.name)
     return EngineKey(
         name=network.name,
         onnx_sha256=network.sha256,
         tensorrt_version=f"{trt.__name__} {trt.__version__}",
-        gpu=f"{gpu.rstrip(chr(0))}, {properties.multiProcessorCount} SMs, {platform.machine()}",
+        gpu=f"{name_of(properties)}, {properties.multiProcessorCount} SMs, {platform.machine()}",
         compute_capability=f"{properties.major}.{properties.minor}",
         driver_version=str(call(cuda, "cudaDriverGetVersion")),
         cuda_version=str(call(cuda, "cudaRuntimeGetVersion")),
