@@ -12,12 +12,14 @@ import json
 import os
 import platform
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from std_msgs.msg import Header
 
 from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
 from sgrocc.evaluation import octomap_baseline
@@ -27,12 +29,15 @@ from sgrocc.evaluation.octomap_baseline import OctomapBaseline
 from sgrocc.evaluation.report import commit_of
 from sgrocc.experts import Frame
 from sgrocc.files import whole_file
+from sgrocc.geometry import Pose
+from sgrocc.labels import FREE
 from sgrocc.memory.gaussian_memory import GaussianMemory
 from sgrocc.memory.visibility import frustum_blocks
+from sgrocc.memory.voxels import VoxelMap, VoxelUpdate
 from sgrocc.resources import config_path
 from sgrocc.splatting import prepare
 from sgrocc.stages import METHOD_STAGES, PERCENTILES, STAGES
-from sgrocc_ros import parameters
+from sgrocc_ros import messages, parameters
 from sgrocc_ros.demo import SHIPPED_RECORDING, Listener, environment, latency_ms, play, running_nodes, wait_for_map
 from sgrocc_ros.record_sequence import record_sequence
 
@@ -42,6 +47,8 @@ RATES_HZ = (5.0, 10.0, 15.0, 30.0)
 STRIDES = (1, 2, 4, 8)
 #: A stride keeps the accuracy of all pixels if it loses at most so much SC-IoU.
 _KEPT_SC_IOU = 0.01
+#: So many rooms are mapped, side by side on a square, each with so many frames.
+ROOMS, _FRAMES_PER_ROOM, _ROOM_M = (1, 3, 10, 30, 100), 12, 12.0
 #: Every n-th frame is shown to the slow peers.
 _PEERS_EVERY = 4
 console = Console()
@@ -55,10 +62,12 @@ def run(values: parameters.Values, sequence_folder: Path, out: Path) -> dict:
     os.environ.update(environment())
     out.mkdir(parents=True, exist_ok=True)
     sequence = PosedRgbdSequence(sequence_folder)
-    console.rule("1/2 the expert, the memory and their peers, on the same frames")
+    console.rule("1/3 the expert, the memory and their peers, on the same frames")
     costs = measure_costs(sequence, values, out)
-    console.rule("2/2 the running nodes")
+    console.rule("2/3 the running nodes")
     live = measure_nodes(sequence, values, out)
+    console.rule("3/3 maps of many rooms")
+    rooms = measure_rooms(sequence, values)
     at_10_hz = next(rate for rate in live["rates"] if rate["hz"] == 10.0)
     return {
         "model": str(values["model"]),
@@ -70,6 +79,7 @@ def run(values: parameters.Values, sequence_folder: Path, out: Path) -> dict:
         "sustained_hz": live["sustained_hz"],
         "stages": at_10_hz.pop("stages"),
         "rates": live["rates"],
+        "rooms": rooms,
         **costs,
     }
 
@@ -170,6 +180,56 @@ def _ratio(medians: dict[str, float], ours: str, theirs: str) -> float | None:
     return round(medians[ours] / medians[theirs], 3) if theirs in medians else None
 
 
+def measure_rooms(sequence: PosedRgbdSequence, values: parameters.Values) -> list[dict]:
+    """[{rooms, gaussians, known_voxels, fuse_cpu_ms, update_cpu_ms, refresh_cpu_ms}]: what a frame costs, and sending
+    what it changed, and what sending the whole map costs, in a map of so many rooms. Each room is the recorded one.
+    """
+    expert = parameters.make_expert(values)
+    config = replace(parameters.memory_config(values), max_gaussians=10_000_000)
+    memory, known = GaussianMemory(config, parameters.make_fusion(values)), VoxelMap()
+    memory.warm_up()
+    frames = [sequence.frame(i) for i in range(min(_FRAMES_PER_ROOM, len(sequence)))]
+    measured = expert.depth_source == "topic"
+    seen = [(expert(Frame(f.image, sequence.camera, f.depth if measured else None)), f.pose) for f in frames]
+    header, side = Header(frame_id="odom"), int(np.ceil(np.sqrt(max(ROOMS))))
+    rows = []
+    for room in track(range(max(ROOMS)), description="rooms"):
+        corner = _ROOM_M * np.array([room % side, room // side, 0.0])
+        fuse_ms, update_ms = [], []
+        for prediction, pose in seen:
+            started = time.process_time()
+            update = memory.fuse(prediction, Pose(pose.rotation, pose.translation + corner))
+            fused = time.process_time()
+            known.apply(update)
+            messages.update_to_cloud(header, update, config.resolution, False)
+            fuse_ms.append(1e3 * (fused - started))
+            update_ms.append(1e3 * (time.process_time() - fused))
+        if room + 1 in ROOMS:
+            started = time.process_time()
+            _whole_map(header, known.known(), values)
+            rows.append(
+                {
+                    "rooms": room + 1,
+                    "gaussians": len(memory),
+                    "known_voxels": len(known.known()),
+                    # The first frames of a room find more that is new.
+                    "fuse_cpu_ms": round(float(np.median(fuse_ms[2:])), 2),
+                    "update_cpu_ms": round(float(np.median(update_ms[2:])), 2),
+                    "refresh_cpu_ms": round(1e3 * (time.process_time() - started), 1),
+                }
+            )
+    return rows
+
+
+def _whole_map(header: Header, known: VoxelUpdate, values: parameters.Values) -> None:
+    """Build what follows the frames: point cloud and grid."""
+    resolution, occupied = values["resolution_m"], known.labels != FREE
+    centres = ((known.indices[occupied] + 0.5) * resolution).astype(np.float32)
+    messages.voxels_to_cloud(header, centres, known.labels[occupied], known.probabilities[occupied])
+    heights = values["grid_min_height_m"], values["grid_max_height_m"]
+    messages.occupancy_grid_message(header, known.indices, known.labels, resolution, *heights)
+
+
 # -- through the running nodes ---------------------------------------------------------------------------------------
 
 
@@ -258,9 +318,50 @@ def print_tables(result: dict) -> None:
     for name, ratio in result["ratios"].items():
         ratios.add_row(name.replace("_", " "), "-" if ratio is None else f"{ratio:.2f}")
     console.print(ratios)
+    rooms = Table(
+        "rooms", "Gaussians", "known voxels", "fuse", "send the changes", "send the whole map", title="CPU ms"
+    )
+    for row in result["rooms"]:
+        rooms.add_row(*(f"{value:g}" if isinstance(value, float) else str(value) for value in row.values()))
+    console.print(rooms)
     for peer, why in result["skipped"].items():
         console.print(f"{peer} was not measured: {why}")
     console.print(f"sustained: {result['sustained_hz']} Hz   ROS: {result['ros_cpu_ms']} CPU ms a frame")
+
+
+def draw(result: dict, path: Path) -> None:
+    """Three panels: where a frame's CPU time goes, ours against others', and the cost of a frame as the map grows."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (stages, peers, rooms) = pyplot.subplots(1, 3, figsize=(14, 3.8), constrained_layout=True)
+    names = list(result["stages"])
+    stages.barh(names, [result["stages"][name]["cpu_ms"]["p50"] for name in names], color="tab:blue")
+    stages.invert_yaxis()
+    stages.set(xlabel="CPU ms, median", title="Through the nodes, 10 frames a second")
+    shown = {name: ms for name, ms in result["cpu_ms"].items() if name != "additive_in_torch"}
+    ours = ["tab:blue" if name in ("spatial_expert", "fusion") else "tab:gray" for name in shown]
+    peers.barh([name.replace("_", " ") for name in shown], list(shown.values()), color=ours)
+    peers.invert_yaxis()
+    peers.set(xlabel="CPU ms a frame, median", title="Ours (blue) and others'")
+    counts = [row["rooms"] for row in result["rooms"]]
+    labels = {
+        "fuse_cpu_ms": "fuse",
+        "update_cpu_ms": "send the changes",
+        "refresh_cpu_ms": "send the whole map, now and then",
+    }
+    for key, label in labels.items():
+        style = "--" if key == "refresh_cpu_ms" else "-"
+        rooms.plot(counts, [row[key] for row in result["rooms"]], style, marker="o", label=label)
+    rooms.set(xscale="log", yscale="log", xlabel="rooms in the map", ylabel="CPU ms", title="A frame in a growing map")
+    rooms.set_xticks(counts, [str(count) for count in counts])
+    rooms.grid(alpha=0.3)
+    rooms.legend()
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=80, format="png")
+    pyplot.close(figure)
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
@@ -279,3 +380,6 @@ def _bench(options: argparse.Namespace) -> None:
     with whole_file(options.json) as unfinished:
         unfinished.write_text(json.dumps(result, indent=1) + "\n")
     print_tables(result)
+    if importlib.util.find_spec("matplotlib") is not None:  # it comes with what trains
+        draw(result, options.json.with_suffix(".png"))
+        console.print(f"figures: {options.json}   picture: {options.json.with_suffix('.png')}")

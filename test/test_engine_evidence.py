@@ -36,7 +36,9 @@ def network_of(model: str, part: str):
 @pytest.fixture(scope="module")
 def trt():
     if importlib.util.find_spec("tensorrt_rtx") is None:
-        pytest.skip("NOT VERIFIED that TensorRT builds the models: tensorrt-rtx-cu12 is not installed (set_up.py --test)")
+        pytest.skip(
+            "NOT VERIFIED that TensorRT builds the models: tensorrt-rtx-cu12 is not installed (set_up.py --test)"
+        )
     return importlib.import_module("tensorrt_rtx")
 
 

@@ -165,7 +165,9 @@ class Trt(SimpleNamespace):
 
     def _runtime(self):
         runtime = create_autospec(real_trt.Runtime, instance=True)
-        runtime.deserialize_cuda_engine.side_effect = lambda plan: None if self.change.get("no_engine") else self._engine()
+        runtime.deserialize_cuda_engine.side_effect = lambda plan: (
+            None if self.change.get("no_engine") else self._engine()
+        )
         return runtime
 
     def _engine(self):
@@ -177,9 +179,7 @@ class Trt(SimpleNamespace):
         engine.get_tensor_shape.side_effect = lambda name: (*SPECS[name].shape, *extra)
         kind = real_trt.DataType.HALF if self.change.get("other_type") else real_trt.DataType.FLOAT
         engine.get_tensor_dtype.side_effect = lambda name: kind
-        engine.create_execution_context.side_effect = (
-            lambda: None if self.change.get("no_context") else self._context()
-        )
+        engine.create_execution_context.side_effect = lambda: None if self.change.get("no_context") else self._context()
         return engine
 
     def _context(self):
@@ -259,7 +259,9 @@ def test_buffers_are_made_once_and_addresses_set_once(cache):
     assert gpu.calls[len(before) :] == ["cudaGraphLaunch", "cudaStreamSynchronize"] * 5
     assert before.count("cudaMalloc") == before.count("cudaHostAlloc") == len(SPECS)
     # One run without a graph comes first, or the recording would hold what TensorRT does only once.
-    assert before.index("cudaMemcpyAsync") < before.index("cudaStreamSynchronize") < before.index("cudaStreamBeginCapture")
+    assert (
+        before.index("cudaMemcpyAsync") < before.index("cudaStreamSynchronize") < before.index("cudaStreamBeginCapture")
+    )
 
 
 def test_a_graph_that_answers_otherwise_is_not_used(cache):
@@ -350,7 +352,9 @@ def test_wrong_inputs_never_reach_the_gpu(cache):
 
 def test_an_engine_that_was_not_built_is_never_built_by_the_node(cache):
     gpu = Gpu()
-    with pytest.raises(ValueError, match=r"no engine of random_expert for this machine \(not built yet\): run sgrocc build"):
+    with pytest.raises(
+        ValueError, match=r"no engine of random_expert for this machine \(not built yet\): run sgrocc build"
+    ):
         TensorrtEngine(MANIFEST, "fp16", cache, Trt(gpu), gpu)
     assert "cudaMalloc" not in gpu.calls
 
@@ -391,6 +395,8 @@ def test_without_a_gpu_the_node_falls_back_or_refuses(monkeypatch):
 
 
 def test_without_the_libraries_the_cure_is_named(monkeypatch):
-    monkeypatch.setattr(tensorrt_engine.importlib, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
+    monkeypatch.setattr(
+        tensorrt_engine.importlib, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name))
+    )
     with pytest.raises(ValueError, match="pip install cuda-python"):
         load_engine(MANIFEST, "tensorrt")

@@ -78,6 +78,8 @@ _ROWS = (
     # Points K and tolerance sigma
     *(Row(f"points_{k}", {"lifting": {"count": k}}) for k in (4, 8, 24, 32)),
     *(Row(f"tolerance_{s:g}", {"lifting": {"tolerance_m": s}}) for s in (0.1, 0.2, 1.0, 2.0)),
+    # Blocks of mixing, lifting and refinement
+    *(Row(f"blocks_{n}", {"blocks": n}) for n in (1, 3)),
     # Aggregation and anchors
     Row("additive", {"aggregation": "additive"}),
     Row("anchors_random", {"anchors": {"kind": "random"}}),
@@ -150,6 +152,7 @@ TABLES = {
         {"points_4": "4", "points_8": "8", "base": "16 (ours)", "points_24": "24", "points_32": "32"},
         ("tv", "objects"),
     ),
+    "blocks": Table("Blocks", {"blocks_1": "1", "base": "2 (ours)", "blocks_3": "3"}),
     "tolerance": Table(
         "Tolerance at the start, metres",
         {
