@@ -47,9 +47,17 @@ def test_shipped_graphs_pass_the_lint(model, part):
     assert problems_of(onnx.load(network_of(model, part).onnx_path)) == []
 
 
-@pytest.mark.parametrize(("part", "precision"), [("expert", "fp32"), ("expert", "fp16"), ("fusion", "fp32")])
-def test_tensorrt_builds_the_shipped_model(trt, part, precision):
-    network = network_of("compact", part)
+@pytest.mark.parametrize(
+    ("model", "part", "precision"),
+    [
+        ("compact", "expert", "fp32"),
+        ("compact", "expert", "fp16"),
+        ("compact", "fusion", "fp32"),
+        ("random_expert", "expert", "fp32"),
+    ],
+)
+def test_tensorrt_builds_the_shipped_models(trt, model, part, precision):
+    network = network_of(model, part)
     content = network.onnx_path.read_bytes()
     content = half_precision(content) if precision == "fp16" else content
     read, samplers = {}, []
@@ -64,13 +72,13 @@ def test_tensorrt_builds_the_shipped_model(trt, part, precision):
                 samplers.append((layer.interpolation_mode, layer.align_corners))
 
     plan = build_plan(content, trt, compute_capabilities=CAPABILITIES, examine=examine)
-    assert len(plan) > 100_000
+    assert len(plan) > 10_000
     # The parser read what we wrote: the manifest's tensors, all of them single precision outside.
     assert {name: shape for name, (shape, _) in read.items()} == {
         name: spec.shape for name, spec in {**network.inputs, **network.outputs}.items()
     }
     assert {kind for _, kind in read.values()} == {trt.DataType.FLOAT}
-    assert samplers and set(samplers) == {(trt.InterpolationMode.LINEAR, False)}
+    assert bool(samplers) == (model == "compact") and set(samplers) <= {(trt.InterpolationMode.LINEAR, False)}
 
 
 def test_tensorrt_refuses_a_scatter_with_the_reason(trt):
