@@ -16,7 +16,7 @@ STAGES = ("decode", "preprocess", "network", "lift", "fuse", "splat", "serialise
 METHOD_STAGES = ("preprocess", "network", "lift", "fuse", "splat")
 #: Percentiles that are told of a stage, of so many of its last runs.
 PERCENTILES = (50, 95, 99)
-_REMEMBERED = 1000
+_REMEMBERED = 300
 
 
 class Stopwatch:

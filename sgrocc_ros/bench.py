@@ -51,6 +51,11 @@ _KEPT_SC_IOU = 0.01
 ROOMS, _FRAMES_PER_ROOM, _ROOM_M = (1, 3, 10, 30, 100), 12, 12.0
 #: Every n-th frame is shown to the slow peers.
 _PEERS_EVERY = 4
+#: What the picture calls the peers.
+_NAMES = {f"octomap_{stride}": f"OctoMap, every {stride}. pixel" for stride in STRIDES[1:]} | {
+    "octomap_1": "OctoMap, every pixel",
+    "depth_anything_v2_small": "Depth Anything V2 Small",
+}
 console = Console()
 
 
@@ -343,7 +348,7 @@ def draw(result: dict, path: Path) -> None:
     stages.set(xlabel="CPU ms, median", title="Through the nodes, 10 frames a second")
     shown = {name: ms for name, ms in result["cpu_ms"].items() if name != "additive_in_torch"}
     ours = ["tab:blue" if name in ("spatial_expert", "fusion") else "tab:gray" for name in shown]
-    peers.barh([name.replace("_", " ") for name in shown], list(shown.values()), color=ours)
+    peers.barh([_NAMES.get(name, name.replace("_", " ")) for name in shown], list(shown.values()), color=ours)
     peers.invert_yaxis()
     peers.set(xlabel="CPU ms a frame, median", title="Ours (blue) and others'")
     counts = [row["rooms"] for row in result["rooms"]]
@@ -358,7 +363,7 @@ def draw(result: dict, path: Path) -> None:
     rooms.set(xscale="log", yscale="log", xlabel="rooms in the map", ylabel="CPU ms", title="A frame in a growing map")
     rooms.set_xticks(counts, [str(count) for count in counts])
     rooms.grid(alpha=0.3)
-    rooms.legend()
+    rooms.legend(loc=(0.03, 0.16), fontsize="small")
     with whole_file(path) as unfinished:
         figure.savefig(unfinished, dpi=80, format="png")
     pyplot.close(figure)
