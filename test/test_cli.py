@@ -123,3 +123,18 @@ def test_a_recording_has_the_frames_and_the_truth_of_what_they_have_in_view(draw
     assert cli.main([*order, "--frames", "2"]) == 2 and "exists already" in capsys.readouterr().err
     assert cli.main([*order[:4], "--out", str(tmp_path / "s"), "--first", "-3"]) == 2
     assert "no frame -3" in capsys.readouterr().err
+
+
+def test_a_command_of_the_nodes_says_what_it_lacks_and_the_others_work_without(monkeypatch, capsys):
+    from sgrocc import cli
+
+    class Plugin:
+        name = "bench"
+
+        def load(self):
+            raise ImportError("No module named 'rclpy'")
+
+    monkeypatch.setattr(cli, "entry_points", lambda group: [Plugin()])
+    assert cli.main(["bench", "--json", "x.json"]) == 2
+    assert "bench cannot run here (No module named 'rclpy'): source ROS 2" in capsys.readouterr().err
+    assert cli.main(["view", "nowhere", "--scene", "a"]) == 2

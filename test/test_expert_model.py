@@ -16,7 +16,7 @@ from sgrocc.model import rotations  # noqa: E402
 from sgrocc.model.anchors import AnchorConfig, Anchors, RandomAnchors, RayAnchors  # noqa: E402
 from sgrocc.model.efficientnet_lite import EfficientNetLite0  # noqa: E402
 from sgrocc.model.image_encoder import ImageEncoder  # noqa: E402
-from sgrocc.model.lifting import Lifting, LiftingConfig, soft_gate  # noqa: E402
+from sgrocc.model.lifting import Lifting, LiftingConfig, read_bilinear, read_nearest, soft_gate  # noqa: E402
 from sgrocc.model.mixing import LatticeMixing, NeighbourMixing  # noqa: E402
 from sgrocc.model.rays import back_project, project, sample, unit  # noqa: E402
 from sgrocc.model.refinement import Refinement, RefinementConfig, Surface  # noqa: E402
@@ -347,6 +347,55 @@ def test_lifting_is_the_weighted_sum_of_the_equation():
                 seen = bilinear(levels[level][0].numpy(), (u + 0.5) / stride - 0.5, (v + 0.5) / stride - 0.5)
                 total += weights[ray, anchor, group, level, point] * gate * seen.reshape(2, -1)[group]
         np.testing.assert_allclose(lifted[ray, anchor].reshape(2, -1)[group], total, atol=1e-4)
+
+
+def maps_of(batch: int, channels: int = 8) -> list[torch.Tensor]:
+    """Three levels of an image of 64 x 48 pixels."""
+    return [torch.randn(batch, channels, 48 // stride, 64 // stride) for stride in (4, 8, 16)]
+
+
+def test_rows_are_what_the_nearest_cell_of_the_finest_level_says():
+    levels, groups = maps_of(2), 4
+    pixels = torch.rand(2, 30, 5, 2) * torch.tensor([84.0, 68.0]) - 10.0
+    found = read_nearest(levels, pixels, (48, 64), groups)
+    assert found.shape == (2, groups, 30, 3, 5, 2)
+    finest = [torch.nn.functional.interpolate(level, (12, 16), mode="bilinear") for level in levels]
+    outside = 0
+    for b, ray, k in np.ndindex(2, 30, 5):
+        u, v = pixels[b, ray, k].tolist()
+        column, row = int(np.floor((u + 0.5) / 4)), int(np.floor((v + 0.5) / 4))
+        inside = 0 <= column < 16 and 0 <= row < 12
+        outside += not inside
+        for level, channel in np.ndindex(3, 8):
+            expected = finest[level][b, channel, row, column] if inside else torch.tensor(0.0)
+            torch.testing.assert_close(found[b, channel // 2, ray, level, k, channel % 2], expected)
+    assert 20 < outside < 280
+
+
+def test_at_the_middle_of_a_cell_both_readings_are_the_same():
+    levels = maps_of(1)
+    column, row = torch.meshgrid(torch.arange(2, 14), torch.arange(2, 10), indexing="xy")
+    # The middle of a cell of 4 pixels lies between its second and third.
+    pixels = torch.stack([4.0 * column + 1.5, 4.0 * row + 1.5], dim=-1).view(1, -1, 1, 2)
+    nearest, bilinear = (read(levels[:1], pixels, (48, 64), 4) for read in (read_nearest, read_bilinear))
+    torch.testing.assert_close(nearest, bilinear, atol=1e-5, rtol=0)
+    # Where the maps are smooth, both read nearly the same anywhere.
+    ramps = [torch.linspace(0, 1, level.shape[3]).expand(1, 8, level.shape[2], -1) for level in levels]
+    anywhere = torch.rand(1, 200, 1, 2) * torch.tensor([40.0, 30.0]) + 10.0
+    apart = read_nearest(ramps, anywhere, (48, 64), 4) - read_bilinear(ramps, anywhere, (48, 64), 4)
+    assert apart.abs().max() < 0.06 and apart.abs().max() > 0
+
+
+@pytest.mark.parametrize("reading", ["bilinear", "nearest"])
+def test_either_reading_trains_the_weights(reading):
+    torch.manual_seed(0)
+    lifting = Lifting(CHANNELS, LiftingConfig(reading=reading))
+    anchors, levels = random_anchors(6, 3), [torch.randn(1, CHANNELS, 48 // s, 64 // s) for s in (4, 8, 16)]
+    depth = torch.full((1, 1, *SIZE), 2.0)
+    lifting(torch.randn(1, 6, 3, CHANNELS), anchors, levels, depth, INTRINSICS).square().sum().backward()
+    assert lifting.weights.weight.grad.abs().max() > 0 and lifting.out.weight.grad.abs().max() > 0
+    # Whole rows do not say which way a better one lies.
+    assert (float(lifting.offsets.bias.grad.abs().max()) > 0) == (reading == "bilinear")
 
 
 def test_fixed_points_are_the_corners_of_the_gaussian():

@@ -24,8 +24,9 @@ from visualization_msgs.msg import MarkerArray
 
 from sgrocc.geometry import Pose
 from sgrocc.labels import GENERIC
+from sgrocc.memory.voxels import VoxelUpdate
 from sgrocc_ros import messages, pipeline
-from sgrocc_ros.occupancy_publisher_node import MAP_QOS
+from sgrocc_ros.occupancy_publisher_node import MAP_QOS, OccupancyPublisherNode
 
 WALL = ((2.0, -9, -9), (3, 9, 9))
 BEST_EFFORT = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)
@@ -473,3 +474,31 @@ def test_a_map_is_saved_and_goes_on_in_another_run(tmp_path):
 def test_without_a_file_the_map_is_not_saved(run):
     answer = ask(run, "save_map")
     assert not answer.success and answer.message == "there is no file for the map: set the parameter map_file"
+
+
+# -- whole maps --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("takes_s", "at_most", "at_least"), [(0.0, 1000, 8), (0.03, 5, 2)])
+def test_sending_the_whole_map_takes_a_tenth_of_the_time_at_most(monkeypatch, takes_s, at_most, at_least):
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
+    node = OccupancyPublisherNode(in_pipeline=True, context=context)
+    built = []
+    monkeypatch.setattr(node, "_new_readers", lambda topics: False)
+    monkeypatch.setattr(node, "_built", lambda topics: built.append(topics) or time.sleep(takes_s) or {})
+    node._heard["occupancy/grid"] = 1
+    one = VoxelUpdate(np.zeros((1, 3), np.int32), np.full(1, 3, np.uint8), np.ones(1, np.float32))
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until:
+        node.accept(one, 1, False)
+        node._publish()
+        time.sleep(0.005)
+    following = [topics for topics in built if topics]
+    assert at_least <= len(following) <= at_most
+    # What changed last is not forgotten: it goes out when it is its turn.
+    time.sleep(0.4)
+    node._publish()
+    assert len([topics for topics in built if topics]) == len(following) + 1
+    node.destroy_node()
+    rclpy.try_shutdown(context=context)
