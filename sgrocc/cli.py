@@ -236,7 +236,6 @@ def _add_eval_recording(commands: argparse._SubParsersAction) -> None:
 
 
 def _eval_recording(options: argparse.Namespace) -> None:
-    import json
 
     from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
     from sgrocc.evaluation import recording_score
@@ -263,9 +262,7 @@ def _eval_recording(options: argparse.Namespace) -> None:
             f"classes, {source} depth: {100 * classes['accuracy']:.1f} % of {classes['points']} points, "
             f"mean of classes {100 * classes['mean_accuracy']:.1f} %; {named}"
         )
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(figures, indent=1))
+    _write_json(options.json, figures)
 
 
 def _recording_experts(options: argparse.Namespace, sequence):

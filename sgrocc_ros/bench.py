@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import platform
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,16 @@ from sgrocc.resources import config_path
 from sgrocc.splatting import prepare
 from sgrocc.stages import METHOD_STAGES, PERCENTILES, STAGES
 from sgrocc_ros import messages, parameters
-from sgrocc_ros.demo import SHIPPED_RECORDING, Listener, environment, latency_ms, play, running_nodes, wait_for_map
+from sgrocc_ros.demo import (
+    SHIPPED_RECORDING,
+    Listener,
+    cpu_s_of,
+    environment,
+    latency_ms,
+    play,
+    running_nodes,
+    wait_for_map,
+)
 from sgrocc_ros.record_sequence import record_sequence
 
 #: Frames a second that are sent. What the nodes sustain is the most that they fuse at any of these.
@@ -253,12 +263,11 @@ def _at_rate(bag: Path, hz: float, own_hz: float, values: parameters.Values, out
     try:
         with running_nodes(log, dict(values)) as processes:
             wait_for_map(listener, processes, log)
-            status = Path(f"/proc/{processes[0].pid}")
-            cpu_s = _cpu_s(status)
+            cpu_s = cpu_s_of(processes[0])
             published = play(bag, hz / own_hz, log.with_suffix(".json"), values)
             listener.settle()
-            cpu_s = _cpu_s(status) - cpu_s
-            memory_mb = _peak_memory_mb(status)
+            cpu_s = cpu_s_of(processes[0]) - cpu_s
+            memory_mb = _peak_memory_mb(processes[0])
     finally:
         listener.close()
     frames, details = listener.frames, listener.details
@@ -287,13 +296,9 @@ def _at_rate(bag: Path, hz: float, own_hz: float, values: parameters.Values, out
     }
 
 
-def _cpu_s(process: Path) -> float:
-    fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _peak_memory_mb(process: Path) -> float:
-    line = next(line for line in (process / "status").read_text().splitlines() if line.startswith("VmHWM:"))
+def _peak_memory_mb(process: subprocess.Popen) -> float:
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith("VmHWM:"))
     return round(int(line.split()[1]) / 1e3, 1)
 
 

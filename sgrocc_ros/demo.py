@@ -228,6 +228,12 @@ def latency_ms(listener: Listener, published: dict[int, int]) -> dict[str, float
     return {f"p{p}": round(float(np.percentile(delays, p)), 1) for p in (50, 95, 99)}
 
 
+def cpu_s_of(process: subprocess.Popen) -> float:
+    """CPU seconds that a running process has used in all its threads."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def sustained_hz(listener: Listener) -> float | None:
     """Frames fused per second while frames came faster than that."""
     times = sorted({stamp: at for topic, stamp, at, _ in listener.received if topic == "occupancy/grid"}.values())

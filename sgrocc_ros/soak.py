@@ -8,13 +8,14 @@ import os
 import sys
 import time
 from pathlib import Path
+from subprocess import Popen
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
-from sgrocc_ros.demo import SHIPPED_RECORDING, Listener, environment, play, running_nodes, wait_for_map
+from sgrocc_ros.demo import SHIPPED_RECORDING, Listener, cpu_s_of, environment, play, running_nodes, wait_for_map
 from sgrocc_ros.evaluate_bag import add_expert_arguments, expert_overrides
 from sgrocc_ros.record_sequence import record_sequence
 
@@ -46,11 +47,11 @@ def run(sequence_folder: Path, out: Path, frames: int, overrides: dict[str, obje
     try:
         with running_nodes(out / "nodes.log", {"use_sim_time": True, **overrides}) as processes:
             wait_for_map(listener, processes, out / "nodes.log")
-            start_cpu_s = _cpu_s(processes[0].pid)
+            start_cpu_s = cpu_s_of(processes[0])
             while len(laps) * len(sequence) < frames:
                 play(bag, 1.0, out / "published.json", overrides)
                 listener.settle()
-                laps.append(_measure(processes[0].pid, listener, time.monotonic() - started, laps, start_cpu_s))
+                laps.append(_measure(processes[0], listener, time.monotonic() - started, laps, start_cpu_s))
                 lap = laps[-1]
                 dropped = ", ".join(f"{n} {reason}" for reason, n in lap["dropped"].items()) or "0"
                 table.add_row(
@@ -126,14 +127,9 @@ def draw(laps: list[dict], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _measure(pid: int, listener: Listener, elapsed_s: float, laps: list[dict], start_cpu_s: float) -> dict:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    cpu_s = _cpu_s(pid) - start_cpu_s
+def _measure(process: Popen, listener: Listener, elapsed_s: float, laps: list[dict], start_cpu_s: float) -> dict:
+    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+    cpu_s = cpu_s_of(process) - start_cpu_s
     before = laps[-1] if laps else {"fused": 0, "cpu_s": 0.0}
     return {
         "minutes": elapsed_s / 60,
