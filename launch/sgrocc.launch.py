@@ -10,7 +10,6 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from sgrocc_ros import parameters
 from sgrocc_ros.description import Inputs, executables
 
 SHARE = Path(get_package_share_directory("sgrocc_ros"))
@@ -53,6 +52,8 @@ def start(context):
     if not params_file.is_file():  # launch_ros would warn and go on without it
         raise FileNotFoundError(f"there is no parameter file {params_file}: give params_file the path of a YAML file")
     if is_true("build_only"):
+        from sgrocc_ros import parameters  # it brings much along
+
         values = parameters.from_yaml(params_file)
         tool = Path(get_package_prefix("sgrocc_ros")) / "lib" / "sgrocc_ros" / "sgrocc"
         chosen = ["--model", values["model"], "--precision", values["engine_precision"]]

@@ -221,16 +221,18 @@ def measure_rooms(sequence: PosedRgbdSequence, values: parameters.Values) -> lis
             update_ms.append(1e3 * (time.process_time() - fused))
         if room + 1 in ROOMS:
             started = time.process_time()
-            _whole_map(header, known.known(), values)
+            whole = known.known()
+            _whole_map(header, whole, values)
+            refresh_ms = 1e3 * (time.process_time() - started)
             rows.append(
                 {
                     "rooms": room + 1,
                     "gaussians": len(memory),
-                    "known_voxels": len(known.known()),
+                    "known_voxels": len(whole),
                     # The first frames of a room find more that is new.
                     "fuse_cpu_ms": round(float(np.median(fuse_ms[2:])), 2),
                     "update_cpu_ms": round(float(np.median(update_ms[2:])), 2),
-                    "refresh_cpu_ms": round(1e3 * (time.process_time() - started), 1),
+                    "refresh_cpu_ms": round(refresh_ms, 1),
                 }
             )
     return rows
@@ -263,6 +265,8 @@ def _at_rate(bag: Path, hz: float, own_hz: float, values: parameters.Values, out
     try:
         with running_nodes(log, dict(values)) as processes:
             wait_for_map(listener, processes, log)
+            listener.settle()  # until the nodes have told what their start took
+            before = _method_cpu_s(listener)
             cpu_s = cpu_s_of(processes[0])
             published = play(bag, hz / own_hz, log.with_suffix(".json"), values)
             listener.settle()
@@ -278,14 +282,15 @@ def _at_rate(bag: Path, hz: float, own_hz: float, values: parameters.Values, out
         for name in STAGES
         if f"{name}.wall_ms" in details
     }
-    method_cpu_s = sum(float(details.get(f"{name}.cpu_s", 0)) for name in METHOD_STAGES)
+    method_cpu_s = _method_cpu_s(listener) - before
     updates = [row for row in listener.received if row[0] == "voxel_updates"]
     times = sorted(at for _, stamp, at, _ in updates if stamp in published)
     return {
         "hz": hz,
         "sent": len(published),
         **frames,
-        "dropped_share": round(1 - frames["fused"] / max(frames["received"], 1), 3),
+        # Those that the middleware lost on the way to us, too.
+        "dropped_share": round(1 - frames["fused"] / max(len(published), 1), 3),
         "latency_ms": latency_ms(listener, dict(published)),
         "fused_hz": round((len(times) - 1) / ((times[-1] - times[0]) / 1e9), 2) if len(times) > 2 else None,
         "cpu_ms_per_frame": round(1e3 * cpu_s / fused, 1),
@@ -294,6 +299,10 @@ def _at_rate(bag: Path, hz: float, own_hz: float, values: parameters.Values, out
         "gaussians": int(details["map.gaussians"]),
         "stages": stages,
     }
+
+
+def _method_cpu_s(listener: Listener) -> float:
+    return sum(float(listener.details.get(f"{name}.cpu_s", 0)) for name in METHOD_STAGES)
 
 
 def _peak_memory_mb(process: subprocess.Popen) -> float:
@@ -320,7 +329,7 @@ def print_tables(result: dict) -> None:
     for rate in result["rates"]:
         latency = rate["latency_ms"]
         share = f"{100 * rate['dropped_share']:.0f} %"
-        cells = (rate["received"], rate["fused"], share, latency["p50"], latency["p95"])
+        cells = (rate["sent"], rate["fused"], share, latency["p50"], latency["p95"])
         costs = (rate["cpu_ms_per_frame"], rate["ros_cpu_ms"], rate["memory_mb"])
         rates.add_row(f"{rate['hz']:g} Hz", *map(str, cells + costs))
     console.print(rates)

@@ -37,8 +37,8 @@ OUTPUTS = {
 }
 
 
-#: Share of the time that sending the whole map may take.
-_MOST_REFRESHING = 0.1
+#: Share of the time that sending the whole map may take, for each of the two groups of outputs.
+_MOST_REFRESHING = 0.05
 
 
 class OccupancyPublisherNode(Node):

@@ -98,7 +98,14 @@ def test_the_running_nodes_report_their_stages_and_every_frame(sequence, tmp_pat
 def test_tables_and_picture_show_a_result(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     times = {kind: {"p50": 1.0, "p95": 2.0, "p99": 3.0} for kind in ("wall_ms", "cpu_ms")}
-    rate = {"hz": 10.0, "received": 90, "fused": 45, "dropped_share": 0.5, "latency_ms": {"p50": 12.5, "p95": 20.0}}
+    rate = {
+        "hz": 10.0,
+        "sent": 90,
+        "received": 90,
+        "fused": 45,
+        "dropped_share": 0.5,
+        "latency_ms": {"p50": 12.5, "p95": 20.0},
+    }
     row = {"gaussians": 5, "known_voxels": 9, "fuse_cpu_ms": 30.0, "update_cpu_ms": 0.4, "refresh_cpu_ms": 6.5}
     result = {
         "stages": {"fuse": times},

@@ -14,6 +14,7 @@ import yaml
 from sgrocc.cli import main
 from sgrocc.inference import doctor
 from sgrocc.inference.doctor import Budget, examine, over_budget
+from sgrocc.inference.tensorrt_build import EngineAbsent
 from sgrocc.resources import find_model
 
 FIGURES = {"ms": {"p50": 80.0, "p95": 90.0, "p99": 95.0}, "hz": 12.5, "memory_mb": 250.0}
@@ -75,6 +76,24 @@ def test_a_model_without_golden_answers_is_a_problem(model):
     assert "no golden file" in problem
 
 
+def test_golden_answers_that_are_not_there_are_a_problem(model):
+    spoil_golden(model, lambda arrays: arrays.pop("fusion/input/depth"))
+    found = examine(model, ("onnxruntime",), "fp32", Budget())
+    assert not found["ok"] and "golden.npz has no example of the fusion: export the model again" in found["problems"][0]
+
+
+def test_an_engine_that_is_spoilt_or_cannot_be_built_is_a_problem_though_another_runs(model, monkeypatch):
+    def broken(*arguments, **options):
+        raise ValueError("TensorRT cannot open the engine")
+
+    monkeypatch.setattr("sgrocc.inference.tensorrt_engine.TensorrtEngine", broken)
+    found = examine(model, ("onnxruntime", "tensorrt"), "fp16", Budget())
+    assert not found["ok"] and found["problems"] == ["tensorrt: TensorRT cannot open the engine"]
+    monkeypatch.setattr("sgrocc.inference.tensorrt_engine.build_engine", broken)
+    found = examine(model, ("onnxruntime", "tensorrt"), "fp16", Budget(), build=True)
+    assert found["problems"] == ["tensorrt: TensorRT cannot open the engine"]
+
+
 def test_a_broken_model_is_one_problem_and_no_trace(model):
     (model / "expert.onnx").write_bytes(b"nothing")
     found = examine(model, ("onnxruntime",), "fp32", Budget())
@@ -83,13 +102,13 @@ def test_a_broken_model_is_one_problem_and_no_trace(model):
 
 def test_an_engine_that_is_not_there_matters_only_where_it_was_asked_for(monkeypatch, model):
     def missing():
-        raise ValueError("there is no GPU")
+        raise EngineAbsent("there is no GPU")
 
     monkeypatch.setattr("sgrocc.inference.tensorrt_engine.cuda_runtime", missing)
     found = examine(model, ("onnxruntime", "tensorrt"), "fp16", Budget())
     assert found["ok"] and found["engines"]["tensorrt"] == {"missing": "there is no GPU"}
     found = examine(model, ("tensorrt",), "fp16", Budget(), build=True, required=True)
-    assert not found["ok"] and found["problems"] == ["there is no GPU"]
+    assert not found["ok"] and found["problems"] == ["tensorrt: there is no GPU"]
     assert doctor.machine()["GPU"] == "none (there is no GPU)"
 
 

@@ -37,7 +37,7 @@ def must_not_build():
 def test_what_was_stored_comes_back(cache):
     assert cache.load(KEY) == (None, "not built yet")
     path = cache.store(KEY, PLAN)
-    assert cache.load(KEY) == (PLAN, "") and cache.load_or_build(KEY, must_not_build) == (PLAN, "")
+    assert cache.load(KEY) == (PLAN, "") and cache.build_where_missing(KEY, must_not_build) == ""
     assert path.parent == cache.folder and path.name.startswith("compact_fusion_-") and path.suffix == ".engine"
     assert path.stat().st_mode & 0o777 == 0o600 and cache.folder.stat().st_mode & 0o777 == 0o700
     assert [entry.suffix for entry in cache.folder.iterdir()] == [".engine"]  # nothing unfinished stays
@@ -60,7 +60,7 @@ def test_a_truncated_file_is_built_anew(cache, kept):
     path.write_bytes(path.read_bytes()[:kept])
     plan, reason = cache.load(KEY)
     assert plan is None and reason in ("foreign", "truncated")
-    assert cache.load_or_build(KEY, lambda: b"new") == (b"new", reason)
+    assert cache.build_where_missing(KEY, lambda: b"new") == reason
     assert cache.load(KEY) == (b"new", "")
 
 
@@ -107,10 +107,10 @@ def test_what_others_may_have_written_is_not_run(cache, tmp_path, monkeypatch):
     assert cache.load(KEY) == (None, "no plain file")  # and nobody waits for a writer
 
 
-def test_a_cache_that_cannot_be_written_still_gives_a_plan(tmp_path):
+def test_a_cache_that_cannot_be_written_says_so_before_minutes_of_building(tmp_path):
     (tmp_path / "file").write_text("")
-    plan, reason = EngineCache(tmp_path / "file" / "engines").load_or_build(KEY, lambda: PLAN)
-    assert plan == PLAN and "cannot be kept" in reason
+    with pytest.raises(OSError):
+        EngineCache(tmp_path / "file" / "engines").build_where_missing(KEY, must_not_build)
 
 
 def test_a_build_that_fails_leaves_nothing(cache):
@@ -118,8 +118,9 @@ def test_a_build_that_fails_leaves_nothing(cache):
         raise ValueError("TensorRT built no engine")
 
     with pytest.raises(ValueError, match="built no engine"):
-        cache.load_or_build(KEY, build)
-    assert not list(cache.folder.glob("*.engine")) and cache.load_or_build(KEY, lambda: PLAN)[0] == PLAN
+        cache.build_where_missing(KEY, build)
+    assert not list(cache.folder.glob("*.engine"))
+    assert cache.build_where_missing(KEY, lambda: PLAN) == "not built yet" and cache.load(KEY) == (PLAN, "")
 
 
 def test_a_crash_in_the_middle_of_writing_leaves_the_old_one(cache, monkeypatch):
@@ -140,8 +141,9 @@ def _build_slowly(folder, log, results):
         time.sleep(0.5)
         return PLAN
 
-    plan, _ = EngineCache(folder).load_or_build(KEY, build)
-    results.put(plan == PLAN)
+    cache = EngineCache(folder)
+    cache.build_where_missing(KEY, build)
+    results.put(cache.load(KEY) == (PLAN, ""))
 
 
 def test_of_several_processes_at_once_one_builds(tmp_path):

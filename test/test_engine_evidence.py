@@ -15,7 +15,7 @@ from sgrocc.inference.engine import load_engine  # noqa: E402
 from sgrocc.inference.golden import difference_of, golden_differences  # noqa: E402
 from sgrocc.inference.half import half_precision, is_half  # noqa: E402
 from sgrocc.inference.manifest import load_manifest  # noqa: E402
-from sgrocc.inference.tensorrt_build import build_plan  # noqa: E402
+from sgrocc.inference.tensorrt_build import build_plan, builder_options  # noqa: E402
 from sgrocc.resources import find_model  # noqa: E402
 
 SHIPPED = ("compact", "random_expert")
@@ -78,7 +78,23 @@ def test_tensorrt_builds_the_shipped_models(trt, model, part, precision):
         name: spec.shape for name, spec in {**network.inputs, **network.outputs}.items()
     }
     assert {kind for _, kind in read.values()} == {trt.DataType.FLOAT}
+    assert "no TF32" in builder_options(precision) and ("half" in builder_options(precision)) == (precision == "fp16")
     assert bool(samplers) == (model == "compact") and set(samplers) <= {(trt.InterpolationMode.LINEAR, False)}
+
+
+def test_what_must_be_exact_is_not_rounded_to_ten_bits(trt, monkeypatch):
+    """TF32 is on unless it is turned off, and computes single precision with the mantissa of half."""
+    settings, real = [], trt.Builder
+
+    class Builder(real):
+        def build_serialized_network(self, network, config):
+            settings.append((config.get_flag(trt.BuilderFlag.TF32), network.get_flag(STRONGLY_TYPED)))
+            return real.build_serialized_network(self, network, config)
+
+    STRONGLY_TYPED = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    monkeypatch.setattr(trt, "Builder", Builder)
+    build_plan(network_of("compact", "fusion").onnx_path.read_bytes(), trt, compute_capabilities=CAPABILITIES)
+    assert settings == [(False, True)]
 
 
 def test_tensorrt_refuses_a_scatter_with_the_reason(trt):

@@ -356,12 +356,15 @@ def test_see_throughs_are_those_of_the_definition(seed, sigma_m):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_pixels_end_where_their_depth_says(seed):
+@pytest.mark.parametrize("furthest_m", [None, 60.0])
+def test_pixels_end_where_their_depth_says(seed, furthest_m):
     from test_geometry import random_pose
 
     rng = np.random.default_rng(seed)
     pose = random_pose(rng)
     depth = np.where(rng.random((12, 16)) < 0.3, 0, rng.uniform(0.4, 0.7, (12, 16))).astype(np.float32)
+    if furthest_m:  # one pixel far off: no box around all of them fits into memory
+        depth[3, 5] = furthest_m
     camera = CAMERA.resized(16, 12)
     expected = Counter()
     for (row, column), z in np.ndenumerate(depth):

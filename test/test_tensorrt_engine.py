@@ -26,6 +26,7 @@ from sgrocc.inference import tensorrt_engine  # noqa: E402
 from sgrocc.inference.engine import load_engine  # noqa: E402
 from sgrocc.inference.engine_cache import EngineCache  # noqa: E402
 from sgrocc.inference.manifest import load_manifest  # noqa: E402
+from sgrocc.inference.tensorrt_build import EngineAbsent  # noqa: E402
 from sgrocc.inference.tensorrt_engine import TensorrtEngine, build_engine, engine_key  # noqa: E402
 from sgrocc.resources import find_model  # noqa: E402
 
@@ -164,6 +165,8 @@ class Trt(SimpleNamespace):
         self.Runtime = lambda logger: self._runtime()
 
     def _runtime(self):
+        if self.change.get("no_cuda"):  # as pybind11 has it
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         runtime = create_autospec(real_trt.Runtime, instance=True)
         runtime.deserialize_cuda_engine.side_effect = lambda plan: (
             None if self.change.get("no_engine") else self._engine()
@@ -251,6 +254,14 @@ def test_the_answer_is_that_of_the_inputs_with_and_without_a_graph(cache, fails)
     assert all(np.array_equal(answer[name], array) for name, array in kept.items())
 
 
+def test_a_device_that_breaks_in_the_graph_is_not_taken_for_a_graph_that_does_not_work(cache):
+    # From the second synchronisation on nothing works any more, the single calls included.
+    gpu = Gpu({"cudaGraphLaunch": 1, "cudaStreamSynchronize": 2})
+    with pytest.raises(ValueError, match="the engine of random_expert does not run here: cudaStreamSynchronize failed"):
+        opened(cache, gpu)
+    assert not +gpu.open
+
+
 def test_buffers_are_made_once_and_addresses_set_once(cache):
     engine, gpu = opened(cache)
     before = list(gpu.calls)
@@ -321,6 +332,7 @@ def test_a_failure_in_a_frame_is_a_sentence_for_that_frame(cache, step):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ("no_cuda", "cannot use this GPU .*returned nullptr.*install the TensorRT of its CUDA version"),
         ("no_engine", "cannot open the engine"),
         ("no_context", "not enough GPU memory"),
         ("other_tensors", "has other tensors"),
@@ -352,9 +364,8 @@ def test_wrong_inputs_never_reach_the_gpu(cache):
 
 def test_an_engine_that_was_not_built_is_never_built_by_the_node(cache):
     gpu = Gpu()
-    with pytest.raises(
-        ValueError, match=r"no engine of random_expert for this machine \(not built yet\): run sgrocc build"
-    ):
+    sentence = r"no engine of random_expert for this machine \(not built yet\): run sgrocc build-engine --model .*fp16$"
+    with pytest.raises(EngineAbsent, match=sentence):
         TensorrtEngine(MANIFEST, "fp16", cache, Trt(gpu), gpu)
     assert "cudaMalloc" not in gpu.calls
 
@@ -364,8 +375,9 @@ def test_a_spoilt_engine_is_not_opened(cache):
     trt = Trt(gpu)
     path = cache.store(engine_key(MANIFEST, "fp16", trt, gpu), b"a plan")
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"\(truncated\): run sgrocc build-engine"):
+    with pytest.raises(ValueError, match=r"\(truncated\): run sgrocc build-engine") as caught:
         TensorrtEngine(MANIFEST, "fp16", cache, trt, gpu)
+    assert not isinstance(caught.value, EngineAbsent)  # the doctor tells a fault from what is merely not here
 
 
 def test_building_keeps_the_engine_and_says_why(cache, monkeypatch):

@@ -21,6 +21,8 @@ from sgrocc.files import whole_file
 
 #: Changes whenever the file, or the way plans are built, does.
 SCHEMA_VERSION = 1
+#: The reason where nothing lies there.
+NOT_BUILT = "not built yet"
 _MAGIC = b"SGROCC ENGINE\n"
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 64 * 1024
@@ -67,7 +69,7 @@ class EngineCache:
             # there must not keep us waiting for its writer.
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
-            return None, "not built yet" if isinstance(error, FileNotFoundError) else f"unreadable ({error.strerror})"
+            return None, NOT_BUILT if isinstance(error, FileNotFoundError) else f"unreadable ({error.strerror})"
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -94,25 +96,19 @@ class EngineCache:
                 file.write(_MAGIC + len(header.encode()).to_bytes(_LENGTH_BYTES, "little") + header.encode() + plan)
         return path
 
-    def load_or_build(self, key: EngineKey, build: Callable[[], bytes]) -> tuple[bytes, str]:
-        """(plan, "") from the disk, or (plan, why it had to be built). Of several processes one builds, the others wait
-        for it. A plan that cannot be stored is returned all the same, and the reason says so.
+    def build_where_missing(self, key: EngineKey, build: Callable[[], bytes]) -> str:
+        """Build and store a plan unless it is there; returns why it was built, "" where it was there. Of several
+        processes one builds, the others wait for it. Raises OSError where it cannot be kept, and what `build` raises.
         """
         plan, reason = self.load(key)
         if plan is not None:
-            return plan, ""
-        try:
-            with self._lock(key):
-                plan, reason = self.load(key)  # another may have built it while we waited
-                if plan is not None:
-                    return plan, ""
-                plan = build()
-                self.store(key, plan)
-        except OSError as error:
-            if plan is None:
-                plan = build()
-            return plan, f"{reason}; and it cannot be kept: {error}"
-        return plan, reason
+            return ""
+        with self._lock(key):
+            plan, reason = self.load(key)  # another may have built it while we waited
+            if plan is not None:
+                return ""
+            self.store(key, build())
+        return reason
 
     def _make_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

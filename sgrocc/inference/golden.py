@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 
 from sgrocc.inference.engine import Engine
@@ -25,13 +27,16 @@ def golden_arrays(network: str, inputs: dict[str, np.ndarray], answers: dict[str
 def golden_differences(manifest: ModelManifest, network: str, engine: Engine) -> dict[str, float]:
     """How far an engine's answer is from torch's, by output: see `difference_of`.
 
-    Raises ValueError where the model brings no example of that network.
+    Raises ValueError where the model brings no example of that network, or none that can be read.
     """
     if manifest.golden_path is None:
         raise ValueError(f"the model {manifest.name} has no golden file: export it again")
-    with np.load(manifest.golden_path, allow_pickle=False) as file:
-        inputs = {name: file[f"{network}/input/{name}"] for name in manifest.networks()[network].inputs}
-        expected = {name: file[f"{network}/output/{name}"] for name in manifest.networks()[network].outputs}
+    try:
+        with np.load(manifest.golden_path, allow_pickle=False) as file:
+            inputs = {name: file[f"{network}/input/{name}"] for name in manifest.networks()[network].inputs}
+            expected = {name: file[f"{network}/output/{name}"] for name in manifest.networks()[network].outputs}
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{manifest.golden_path} has no example of the {network}: export the model again") from error
     answer = engine.infer(inputs)
     return {name: difference_of(_rows(answer[name]), array) for name, array in expected.items()}
 

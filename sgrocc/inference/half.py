@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 #: Modules that compute in half precision: convolutions and linear layers whose inputs and outputs are features.
@@ -12,6 +13,11 @@ HALF_PARTS = re.compile(
 )
 #: Operators of those modules that do; their further inputs, as sizes and bounds, keep their types.
 _OPERATORS = {"Conv": 3, "Gemm": 3, "MatMul": 2, "Add": 2, "Mul": 2, "Relu": 1, "Clip": 3, "Pad": 1}
+
+
+def parts_digest() -> str:
+    """Changes with what computes in half precision."""
+    return hashlib.sha256(f"{HALF_PARTS.pattern} {sorted(_OPERATORS.items())}".encode()).hexdigest()[:16]
 
 
 def is_half(module: str) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+from sgrocc.inference.half import half_precision, parts_digest
+
 #: TensorRT proper first: it is what Jetsons have.
 _MODULES = ("tensorrt", "tensorrt_rtx")
 WORKSPACE_BYTES = 1 << 30
@@ -18,22 +20,38 @@ WORKSPACE_BYTES = 1 << 30
 Progress = Callable[[str, int, int], None]
 
 
+class EngineAbsent(ValueError):
+    """What engines need is not on this machine, or none was built: a fact about it, not a fault."""
+
+
 def tensorrt_module() -> ModuleType:
-    """tensorrt, or tensorrt_rtx. Raises ValueError, with the cure, where neither is there."""
+    """tensorrt, or tensorrt_rtx. Raises EngineAbsent, with the cure, where neither is there."""
     for name in _MODULES:
         try:
             return importlib.import_module(name)
         except (ImportError, OSError):  # the bindings without their library raise the latter
             continue
-    raise ValueError(
+    raise EngineAbsent(
         "TensorRT is not installed: on a Jetson it comes with JetPack, elsewhere pip install tensorrt; "
         "or set engine to onnxruntime"
     )
 
 
-def builder_options() -> str:
-    """What of the builder's settings a plan depends on."""
-    return f"strongly typed, workspace {WORKSPACE_BYTES}"
+def builder_options(precision: str) -> str:
+    """What of the builder's settings a plan depends on, and of which parts are in half precision."""
+    parts = f", half: {parts_digest()}" if precision == "fp16" else ""
+    return f"strongly typed, no TF32, workspace {WORKSPACE_BYTES}{parts}"
+
+
+def made(make: Callable, *arguments):
+    """What a constructor of TensorRT makes. Where it cannot use CUDA it raises a TypeError, here a ValueError."""
+    try:
+        return make(*arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"TensorRT cannot use this GPU ({(str(error).splitlines() or [''])[0]}): install the TensorRT of its CUDA "
+            "version, and close what else uses the GPU"
+        ) from error
 
 
 def build_plan(
@@ -49,9 +67,7 @@ def build_plan(
     """
     trt = trt or tensorrt_module()
     logger = _logger_of(trt)
-    builder = trt.Builder(logger)
-    if builder is None:
-        raise ValueError("TensorRT made no builder: is there a GPU with a driver?")
+    builder = made(trt.Builder, logger)
     strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # the only kind in 11
     network = builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))
     parser = trt.OnnxParser(network, logger)
@@ -61,6 +77,8 @@ def build_plan(
     if examine is not None:
         examine(network)
     config = builder.create_builder_config()
+    # On by default, it rounds what must be exact to ten bits.
+    config.clear_flag(trt.BuilderFlag.TF32)
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     if compute_capabilities:
         config.num_compute_capabilities = len(compute_capabilities)
@@ -72,7 +90,7 @@ def build_plan(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ValueError(
-            f"TensorRT {trt.__version__} built no engine: {logger.worst or 'see its messages above'}; "
+            f"TensorRT {trt.__version__} built no engine: {logger.worst or 'it gives no reason'}; "
             "set engine to onnxruntime until that is mended"
         )
     return bytes(plan)
@@ -83,8 +101,6 @@ def onnx_bytes_of(path: Path, precision: str) -> bytes:
     content = path.read_bytes()
     if precision == "fp32":
         return content
-    from sgrocc.inference.half import half_precision
-
     return half_precision(content)
 
 
@@ -104,7 +120,7 @@ def _logger_of(trt: ModuleType):
 
 
 def _monitor_of(trt: ModuleType, progress: Progress | None):
-    if progress is None or not hasattr(trt, "IProgressMonitor"):
+    if progress is None:
         return None
 
     class Monitor(trt.IProgressMonitor):

@@ -12,9 +12,9 @@ from types import ModuleType
 
 import numpy as np
 
-from sgrocc.inference.engine_cache import EngineCache, EngineKey
+from sgrocc.inference.engine_cache import NOT_BUILT, EngineCache, EngineKey
 from sgrocc.inference.manifest import ModelManifest, Network
-from sgrocc.inference.tensorrt_build import builder_options, onnx_bytes_of, tensorrt_module
+from sgrocc.inference.tensorrt_build import EngineAbsent, builder_options, made, onnx_bytes_of, tensorrt_module
 
 PRECISIONS = ("fp32", "fp16")
 
@@ -24,11 +24,13 @@ class CudaError(RuntimeError):
 
 
 def cuda_runtime() -> ModuleType:
-    """cuda.bindings.runtime. Raises ValueError, with the cure, where it is not there."""
+    """cuda.bindings.runtime. Raises EngineAbsent, with the cure, where it is not there."""
     try:
         return importlib.import_module("cuda.bindings.runtime")
     except (ImportError, OSError) as error:
-        raise ValueError("cuda-python is not installed: pip install cuda-python (of the GPU's CUDA version)") from error
+        raise EngineAbsent(
+            "cuda-python is not installed: pip install cuda-python (of the GPU's CUDA version)"
+        ) from error
 
 
 def call(cuda: ModuleType, name: str, *arguments):
@@ -48,13 +50,13 @@ def name_of(properties) -> str:
 
 
 def engine_key(network: ModelManifest | Network, precision: str, trt: ModuleType, cuda: ModuleType) -> EngineKey:
-    """The key of a network's engine on the GPU of this machine. Raises ValueError where there is none, CudaError."""
+    """The key of a network's engine on the GPU of this machine. Raises EngineAbsent where there is none, CudaError."""
     try:
         count = call(cuda, "cudaGetDeviceCount")
     except CudaError as error:
-        raise ValueError(f"there is no usable GPU here ({error}): set engine to onnxruntime") from error
+        raise EngineAbsent(f"there is no usable GPU here ({error}): set engine to onnxruntime") from error
     if not count:
-        raise ValueError("there is no GPU here: set engine to onnxruntime")
+        raise EngineAbsent("there is no GPU here: set engine to onnxruntime")
     device = call(cuda, "cudaGetDevice")
     properties = call(cuda, "cudaGetDeviceProperties", device)
     return EngineKey(
@@ -66,13 +68,13 @@ def engine_key(network: ModelManifest | Network, precision: str, trt: ModuleType
         driver_version=str(call(cuda, "cudaDriverGetVersion")),
         cuda_version=str(call(cuda, "cudaRuntimeGetVersion")),
         precision=precision,
-        options=builder_options(),
+        options=builder_options(precision),
     )
 
 
 class TensorrtEngine:
-    """Runs one network. Not thread-safe. Raises ValueError where no engine is built for this machine, or it does not
-    run here; what was made until then is freed.
+    """Runs one network. Not thread-safe. Raises EngineAbsent where no engine is built for this machine or none can be,
+    ValueError where the engine does not run here; what was made until then is freed.
 
     trt, cuda: the modules, for tests.
     """
@@ -91,16 +93,18 @@ class TensorrtEngine:
         self._graph = None
         try:
             key = engine_key(network, precision, trt, self._cuda)
-            plan, reason = (cache or EngineCache()).load(key)
+            cache = cache or EngineCache()
+            plan, reason = cache.load(key)
+            cure = f"run sgrocc build-engine --model {network.onnx_path.parent} --precision {precision}"
             if plan is None:
-                raise ValueError(
-                    f"there is no engine of {network.name} for this machine ({reason}): run sgrocc build-engine"
-                )
+                kind = EngineAbsent if reason == NOT_BUILT else ValueError
+                raise kind(f"there is no engine of {network.name} for this machine ({reason}): {cure}")
+            self._cure = f"remove {cache.path(key)} and {cure}"
             self._open(plan, trt)
             self._warm_up()
-        except (CudaError, ValueError) as error:
+        except CudaError as error:
             self.close()
-            raise ValueError(str(error)) from error
+            raise ValueError(f"the engine of {network.name} does not run here: {error}") from error
         except BaseException:
             self.close()
             raise
@@ -145,26 +149,26 @@ class TensorrtEngine:
     # -- making ---------------------------------------------------------------------------------------------------
 
     def _open(self, plan: bytes, trt: ModuleType) -> None:
-        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        self._runtime = made(trt.Runtime, trt.Logger(trt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise ValueError(f"TensorRT cannot open the engine of {self._network.name}: run sgrocc build-engine again")
+            raise ValueError(f"TensorRT cannot open the engine of {self._network.name}: {self._cure}")
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise ValueError(f"there is not enough GPU memory for {self._network.name}: close what else uses the GPU")
         specs = {**self._network.inputs, **self._network.outputs}
         names = {self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)}
         if names != set(specs):
-            raise ValueError(f"the engine of {self._network.name} has other tensors: run sgrocc build-engine again")
+            raise ValueError(f"the engine of {self._network.name} has other tensors: {self._cure}")
         cuda = self._cuda
         flags = cuda.cudaStreamNonBlocking
         self._stream = self._keep("cudaStreamDestroy", call(cuda, "cudaStreamCreateWithFlags", flags))
         self._host, self._device, self._bytes = {}, {}, {}
         for name, spec in specs.items():
             if tuple(self._engine.get_tensor_shape(name)) != spec.shape:
-                raise ValueError(f"the engine's {name} has another shape: run sgrocc build-engine again")
+                raise ValueError(f"the engine's {name} has another shape: {self._cure}")
             if trt.nptype(self._engine.get_tensor_dtype(name)) != np.dtype(spec.dtype):
-                raise ValueError(f"the engine's {name} has another type: run sgrocc build-engine again")
+                raise ValueError(f"the engine's {name} has another type: {self._cure}")
             size = self._bytes[name] = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
             pinned = self._keep("cudaFreeHost", call(cuda, "cudaHostAlloc", size, cuda.cudaHostAllocDefault))
             self._host[name] = np.frombuffer(
@@ -172,7 +176,7 @@ class TensorrtEngine:
             ).reshape(spec.shape)
             self._device[name] = self._keep("cudaFree", call(cuda, "cudaMalloc", size))
             if not self._context.set_tensor_address(name, int(self._device[name])):
-                raise ValueError(f"TensorRT refused the memory of {name}: run sgrocc build-engine again")
+                raise ValueError(f"TensorRT refused the memory of {name}: {self._cure}")
 
     def _keep(self, frees: str, handle):
         self._made.append((frees, handle))
@@ -206,6 +210,9 @@ class TensorrtEngine:
             call(self._cuda, "cudaGraphLaunch", graph, self._stream)
             call(self._cuda, "cudaStreamSynchronize", self._stream)
         except CudaError:
+            # Without a graph it may work; where the device is broken, this raises.
+            self._enqueue()
+            call(self._cuda, "cudaStreamSynchronize", self._stream)
             return
         same = all(np.allclose(self._host[name], array, rtol=1e-3, atol=1e-3) for name, array in expected.items())
         self._graph = graph if same else None
@@ -233,13 +240,13 @@ def build_engine(
     cuda: ModuleType | None = None,
 ) -> tuple[EngineKey, str]:
     """Build a network's engine for this machine, if it is not there: its key, and why it was built ("" where it was
-    there). Raises ValueError or CudaError where it cannot be built.
+    there). Raises ValueError or CudaError where it cannot be built, OSError where it cannot be kept.
     """
     from sgrocc.inference.tensorrt_build import build_plan
 
     trt, cuda = trt or tensorrt_module(), cuda or cuda_runtime()
     key = engine_key(network, precision, trt, cuda)
-    _, reason = (cache or EngineCache()).load_or_build(
+    cache = cache or EngineCache()
+    return key, cache.build_where_missing(
         key, lambda: build_plan(onnx_bytes_of(network.onnx_path, precision), trt, progress=progress)
     )
-    return key, reason

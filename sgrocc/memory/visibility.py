@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,22 +54,28 @@ def see_through_margin_m(depth: np.ndarray, free_margin_m: float, depth_sigma_m:
 
 
 @wp.kernel
-def _count_ends(
+def _end_of_rays(
     depth: wp.array2d(dtype=wp.float32),
     ray: wp.mat33d,
     origin: wp.vec3d,
-    low: wp.vec3i,
-    counts: wp.array3d(dtype=wp.int32),
+    extent: wp.vec3i,
+    place: wp.array2d(dtype=wp.int64),
 ):
     row, column = wp.tid()
-    z = depth[row, column]
-    if z > 0.0:
-        # In voxels: where the pixel's ray ends.
-        end = ray * wp.vec3d(wp.float64(column), wp.float64(row), wp.float64(1.0)) * wp.float64(z) + origin
-        x = wp.int32(wp.floor(end[0])) - low[0]
-        y = wp.int32(wp.floor(end[1])) - low[1]
-        k = wp.int32(wp.floor(end[2])) - low[2]
-        wp.atomic_add(counts, x, y, k, 1)
+    z = wp.float64(depth[row, column])
+    last = wp.int64(extent[0]) * wp.int64(extent[1]) * wp.int64(extent[2])
+    place[row, column] = last
+    if z > wp.float64(0.0):
+        # In voxels from the box's corner: where the pixel's ray ends.
+        end = ray * wp.vec3d(wp.float64(column), wp.float64(row), wp.float64(1.0)) * z + origin
+        x = wp.int64(wp.floor(end[0]))
+        y = wp.int64(wp.floor(end[1]))
+        k = wp.int64(wp.floor(end[2]))
+        place[row, column] = (x * wp.int64(extent[1]) + y) * wp.int64(extent[2]) + k
+
+
+#: A box of so many places for each pixel is counted in; a larger one is not made, but the pixels' places are sorted.
+_ROOM_PER_PIXEL = 16
 
 
 def voxels_of_pixels(
@@ -85,24 +92,30 @@ def voxels_of_pixels(
     # All ends lie in the pyramid of the camera and the image's corners at the furthest depth.
     corners = np.array([[u, v, 1.0] for u in (0, camera.width - 1) for v in (0, camera.height - 1)])
     pyramid = np.concatenate([origin[None], (ray[None] * corners[:, None]).sum(axis=-1) * furthest + origin])
-    low = np.floor(pyramid.min(axis=0)).astype(np.int32) - 1
-    extent = np.floor(pyramid.max(axis=0)).astype(np.int32) + 2 - low
-    counts = wp.zeros(tuple(extent.tolist()), dtype=wp.int32, device="cpu")
+    low = np.floor(pyramid.min(axis=0)).astype(np.int64) - 1
+    extent = np.floor(pyramid.max(axis=0)).astype(np.int64) + 2 - low
+    place = wp.empty(depth.shape, dtype=wp.int64, device="cpu")
     wp.launch(
-        _count_ends,
+        _end_of_rays,
         dim=depth.shape,
         inputs=[
             wp.array(np.ascontiguousarray(depth, np.float32), dtype=wp.float32, device="cpu"),
             wp.mat33d(*ray.ravel().tolist()),
-            wp.vec3d(*origin.tolist()),
-            wp.vec3i(*low.tolist()),
+            wp.vec3d(*(origin - low).tolist()),
+            wp.vec3i(*extent.tolist()),
         ],
-        outputs=[counts],
+        outputs=[place],
         device="cpu",
     )
-    counts = counts.numpy()
-    hit = np.flatnonzero(counts)
-    return np.stack(np.unravel_index(hit, counts.shape), axis=-1).astype(np.int32) + low, counts.ravel()[hit]
+    room = math.prod(extent.tolist())
+    place = place.numpy().ravel()
+    if room <= _ROOM_PER_PIXEL * depth.size:
+        counts = np.bincount(place, minlength=room + 1)[:room]
+        hit = np.flatnonzero(counts)
+        counts = counts[hit]
+    else:
+        hit, counts = np.unique(place[place < room], return_counts=True)
+    return (np.stack(np.unravel_index(hit, extent), axis=-1) + low).astype(np.int32), counts
 
 
 #: Up to this share of the margin behind a surface, a voxel is measured.
