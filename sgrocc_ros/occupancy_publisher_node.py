@@ -41,6 +41,10 @@ OUTPUTS = {
 _MOST_REFRESHING = 0.05
 
 
+#: An octree that nobody has asked for since so many frames is dropped, and made anew for the next who asks.
+_MOST_NOT_IN_OCTREE = 600
+
+
 class OccupancyPublisherNode(Node):
     """Holds the published map and sends it in the forms that other software reads, each built only when heard.
 
@@ -56,6 +60,7 @@ class OccupancyPublisherNode(Node):
         self._resolution = self._values["resolution_m"]
         self._map = VoxelMap()
         self._octree: OctreeMap | None = None
+        self._not_in_octree: list[np.ndarray] = []  # voxels that changed since it was sent last
         self._inbox: deque[tuple[VoxelUpdate, int, bool]] = deque()
         self._stamp_ns = 0
         self._due = {True: 0.0, False: 0.0}
@@ -128,7 +133,9 @@ class OccupancyPublisherNode(Node):
                 self._octree = None
             self._map.apply(update)
             if self._octree is not None:
-                self._octree = self._applied(self._octree, update)
+                self._not_in_octree.append(update.indices)
+                if len(self._not_in_octree) > _MOST_NOT_IN_OCTREE:  # nobody listens any more
+                    self._octree, self._not_in_octree = None, []
             self._unsent = {True: True, False: True}
         rates = {True: self._values["publish_rate_hz"], False: self._values["octomap_rate_hz"]}
         for follows_frames, rate_hz in rates.items():
@@ -174,8 +181,7 @@ class OccupancyPublisherNode(Node):
         occupied = known.labels != FREE
         centres = ((known.indices[occupied] + 0.5) * self._resolution).astype(np.float32)
         labels = known.labels[occupied]
-        if any(topic.startswith("occupancy/octomap") for topic in topics) and self._octree is None:
-            self._octree = self._applied(OctreeMap(self._resolution), known)
+        self._bring_octree_up_to_date(topics, known)
         if self._octree is None:
             topics = [topic for topic in topics if not topic.startswith("occupancy/octomap")]
         builders = {
@@ -203,6 +209,16 @@ class OccupancyPublisherNode(Node):
             except ValueError as error:  # a map too wide for one form of output must not stop the others
                 self.get_logger().error(f"{topic} is not published: {error}", throttle_duration_sec=10.0)
         return built
+
+    def _bring_octree_up_to_date(self, topics: list[str], known: VoxelUpdate) -> None:
+        """Once for all changes since the octree was sent last, as most voxels change in many frames."""
+        if any(topic.startswith("occupancy/octomap") for topic in topics):
+            if self._octree is None:
+                self._octree = self._applied(OctreeMap(self._resolution), known)
+            elif self._not_in_octree:
+                changed = self._map.of(np.concatenate(self._not_in_octree))
+                self._octree = self._applied(self._octree, changed)
+            self._not_in_octree = []
 
     def _applied(self, octree: OctreeMap, update: VoxelUpdate) -> OctreeMap | None:
         """The octree with an update in it; None, said in the log, where a voxel lies outside what OctoMap can hold."""

@@ -25,8 +25,9 @@ from visualization_msgs.msg import MarkerArray
 from sgrocc.geometry import Pose
 from sgrocc.labels import GENERIC
 from sgrocc.memory.voxels import VoxelUpdate
-from sgrocc_ros import messages, pipeline
+from sgrocc_ros import messages, occupancy_publisher_node, pipeline
 from sgrocc_ros.occupancy_publisher_node import MAP_QOS, OccupancyPublisherNode
+from sgrocc_ros.octree import OctreeMap
 
 WALL = ((2.0, -9, -9), (3, 9, 9))
 BEST_EFFORT = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)
@@ -500,5 +501,36 @@ def test_sending_the_whole_map_takes_a_tenth_of_the_time_at_most(monkeypatch, ta
     time.sleep(0.4)
     node._publish()
     assert len([topics for topics in built if topics]) == len(following) + 1
+    node.destroy_node()
+    rclpy.try_shutdown(context=context)
+
+
+def test_an_octree_that_nobody_asks_for_any_more_is_dropped_and_made_anew(monkeypatch):
+    monkeypatch.setattr(occupancy_publisher_node, "_MOST_NOT_IN_OCTREE", 5)
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
+    node = OccupancyPublisherNode(in_pipeline=True, context=context)
+    monkeypatch.setattr(node, "_new_readers", lambda topics: False)
+
+    def change(number, label):
+        one = VoxelUpdate(np.full((1, 3), number, np.int32), np.full(1, label, np.uint8), np.ones(1, np.float32))
+        node.accept(one, 1, False)
+        node._publish()
+
+    change(0, 3)
+    first = node._built(["occupancy/octomap_binary"])["occupancy/octomap_binary"]
+    for _ in range(3):  # the same voxel, again and again: it is looked up once, as it is now
+        change(1, 3)
+    change(1, 0)
+    second = node._built(["occupancy/octomap_binary"])["occupancy/octomap_binary"]
+    assert len(first.data) and bytes(first.data) != bytes(second.data) and not node._not_in_octree
+    for number in range(8):
+        change(number, 4)
+    assert node._octree is None and len(node._not_in_octree) <= 5
+    anew = node._built(["occupancy/octomap_binary"])["occupancy/octomap_binary"]
+    other = OctreeMap(node._resolution)
+    known = node._map.known()
+    other.apply(known.indices, known.labels, known.probabilities)
+    assert bytes(anew.data) == bytes(other.binary_message(anew.header).data)
     node.destroy_node()
     rclpy.try_shutdown(context=context)

@@ -142,6 +142,14 @@ class VoxelMap:
         self._blocks.layer("label")[addresses] = update.labels
         self._blocks.layer("probability")[addresses] = update.probabilities
 
+    def of(self, indices: np.ndarray) -> VoxelUpdate:
+        """The distinct ones of voxels (M, 3) that updates brought, as they are now."""
+        indices = unique_rows(indices)[0].astype(np.int32) if len(indices) else indices
+        addresses = self._blocks.locate(indices)
+        return VoxelUpdate(
+            indices, self._blocks.layer("label")[addresses], self._blocks.layer("probability")[addresses]
+        )
+
     def known(self) -> VoxelUpdate:
         """All voxels that are free or occupied."""
         addresses = np.flatnonzero(self._blocks.layer("label") != UNKNOWN)
