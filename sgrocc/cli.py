@@ -1,4 +1,7 @@
-"""The command `sgrocc`: make and look at data, and measure models on it. `sgrocc COMMAND --help` says more."""
+"""The command `sgrocc`: make data; train, measure and export models; examine the machines that run them.
+
+`sgrocc COMMAND --help` says more.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(given)
     try:
         return options.run(options) or 0
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except ImportError as error:
+        extra = "--synth" if options.command in ("synth", "view", "recording") else "--train"
+        cure = f"python3 tools/set_up.py {extra}"
+        print(f"sgrocc {options.command}: a package is missing ({error}): {cure}", file=sys.stderr)
+        return 2
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"sgrocc {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -55,7 +63,7 @@ def _add_plugin(plugin: EntryPoint, commands: argparse._SubParsersAction, called
         except ImportError as error:
             raise ValueError(f"{plugin.name} cannot run here ({error}): source ROS 2, or run make demo once") from error
     else:
-        commands.add_parser(plugin.name, help="(with ROS 2; it says more itself)", add_help=False)
+        commands.add_parser(plugin.name, help="with the ROS 2 nodes; see its own --help", add_help=False)
 
 
 def _add_synth(commands: argparse._SubParsersAction) -> None:
@@ -401,6 +409,7 @@ def _export(options: argparse.Namespace) -> None:
     expert = load_expert(options.checkpoint, options.stride, options.reading)
     expert.prior = load_prior(options.prior)
     sigma = options.depth_sigma_m or measured_depth_sigma_m(expert, options.data)
+    print("exporting and comparing, about a minute ...", flush=True)
     difference = export(
         expert,
         options.out,
@@ -518,8 +527,12 @@ def _add_gpu_check(commands: argparse._SubParsersAction) -> None:
 
 def _gpu_check(options: argparse.Namespace) -> int:
     from sgrocc.export import gpu_check
+    from sgrocc.inference import doctor
     from sgrocc.resources import find_model
 
+    name, usable = doctor.gpu()
+    if not usable:
+        raise ValueError(f"this needs an NVIDIA GPU with its driver; nothing was checked: {name}")
     found = gpu_check.run(find_model(options.model))
     gpu_check.print_table(found)
     _write_json(options.json, found)

@@ -400,7 +400,7 @@ def test_without_a_gpu_the_node_falls_back_or_refuses(monkeypatch):
     engine = load_engine(MANIFEST, "tensorrt", fallback=True, say=said.append)
     (sentence,) = said
     assert sentence.startswith("there is no usable GPU here (cudaGetDeviceCount failed")
-    assert sentence.endswith("until then onnxruntime runs random_expert on the CPU")
+    assert sentence.endswith("meanwhile onnxruntime runs random_expert on the CPU")
     assert LearnedExpert(MANIFEST, engine).engine is engine
     with pytest.raises(ValueError, match="set engine to onnxruntime$"):
         load_engine(MANIFEST, "tensorrt")
@@ -410,5 +410,5 @@ def test_without_the_libraries_the_cure_is_named(monkeypatch):
     monkeypatch.setattr(
         tensorrt_engine.importlib, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name))
     )
-    with pytest.raises(ValueError, match="pip install cuda-python"):
+    with pytest.raises(ValueError, match="needs tensorrt, cuda-python, onnx, and here .*cuda-python.* cannot be used"):
         load_engine(MANIFEST, "tensorrt")

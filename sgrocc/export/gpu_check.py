@@ -37,9 +37,15 @@ def print_table(found: dict) -> None:
 
     table = Table("check", "", "what was found", title=f"GPU: {found['machine']['GPU']}")
     for name, check in found["checks"].items():
-        shown = {key: value for key, value in check.items() if key not in ("ok", "trace")}
-        table.add_row(name, "ok" if check["ok"] else "FAILED", str(shown))
+        table.add_row(name, "ok" if check["ok"] else "FAILED", _shown(check))
     Console().print(table)
+
+
+def _shown(check: dict) -> str:
+    """Its error or problems, or else its figures."""
+    sentences = [check["error"]] if "error" in check else check.get("problems") or []
+    numbers = {key: value for key, value in check.items() if isinstance(value, (int, float)) and key != "ok"}
+    return "; ".join(sentences) or ", ".join(f"{key} {value:.3g}" for key, value in numbers.items())
 
 
 def _guarded(check: Callable[[], dict]) -> dict:

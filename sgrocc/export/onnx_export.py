@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import copy
 import io
+import logging
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -175,10 +177,13 @@ def measured_depth_sigma_m(expert: SpatialExpert, data: str | Path, split: str =
 def to_onnx(module: nn.Module, frame: tuple[torch.Tensor, ...], inputs: list[str], outputs: list[str]) -> bytes:
     """The bytes of an ONNX file: opset 18, static shapes. Raises ValueError for what not all TensorRTs can run."""
     buffer = io.BytesIO()
-    # Opset 20 renames GridSample's mode, and older TensorRTs then read the nearest pixel without a word.
-    torch.onnx.export(
-        module, frame, buffer, input_names=inputs, output_names=outputs, opset_version=OPSET, dynamo=True, verbose=False
-    )
+    # It warns of torchvision, which nothing here needs, and of its own inside.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        # Opset 20 renames GridSample's mode, and older TensorRTs then read the nearest pixel without a word.
+        options = {"opset_version": OPSET, "dynamo": True, "verbose": False}
+        torch.onnx.export(module, frame, buffer, input_names=inputs, output_names=outputs, **options)
     model = onnx.load_from_string(buffer.getvalue())
     onnx.checker.check_model(model, full_check=True)
     problems = problems_of(model)

@@ -110,22 +110,24 @@ def machine() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "none"
-    found["GPU"] = gpu()
+    found["GPU"] = gpu()[0]
     return found
 
 
-def gpu() -> str:
-    """Its name, or in a few words why there is none to use."""
+def gpu() -> tuple[str, bool]:
+    """(its name, True), or (in a few words why none can be used, False)."""
     from sgrocc.inference.tensorrt_engine import CudaError, call, cuda_runtime, name_of
 
     try:
         cuda = cuda_runtime()
         if not call(cuda, "cudaGetDeviceCount"):
-            return "none"
+            return "none", False
         properties = call(cuda, "cudaGetDeviceProperties", 0)
-    except (ValueError, CudaError) as error:
-        return f"none ({error})"
-    return f"{name_of(properties)}, compute capability {properties.major}.{properties.minor}"
+    except EngineAbsent as error:
+        return f"unknown ({error})", False
+    except CudaError as error:
+        return f"none ({error})", False
+    return f"{name_of(properties)}, compute capability {properties.major}.{properties.minor}", True
 
 
 def over_budget(figures: dict, budget: Budget) -> list[str]:
@@ -153,18 +155,19 @@ def print_tables(found: dict) -> None:
     table = Table(*header, title=found["model"])
     for name, figures in found["engines"].items():
         if "missing" in figures:
-            table.add_row(name, "not here")
+            table.add_row(f"{name}: not here")
             continue
         largest = max(figures["differences"].values(), default=float("nan"))
         cells = (figures["ms"]["p50"], figures["ms"]["p95"], figures["hz"], figures["memory_mb"])
         table.add_row(name, figures["precision"], *(f"{cell:.1f}" for cell in cells), f"{largest:.1e}")
     console.print(table)
     for name, figures in found["engines"].items():
-        if "missing" in figures:
+        if "missing" in figures and f"{name}: {figures['missing']}" not in found["problems"]:
             console.print(f"{name}: {figures['missing']}", highlight=False)
     for problem in found["problems"]:
         console.print(f"[red]problem[/red] {problem}", highlight=False)
-    console.print("everything is as it should be" if found["ok"] else f"{len(found['problems'])} problems")
+    count = len(found["problems"])
+    console.print("the model is as it should be" if found["ok"] else f"{count} problem{'s' if count > 1 else ''}")
 
 
 def _build(manifest: ModelManifest, precision: str) -> None:
@@ -206,5 +209,5 @@ def _measured(manifest: ModelManifest, name: str, precision: str) -> dict:
 def _profile() -> str:
     path = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE")
     if not path:
-        return "not set: images may get lost between processes, see README"
+        return "not set: images may get lost between processes; FASTDDS_DEFAULT_PROFILES_FILE, see README, On a robot"
     return path if Path(path).is_file() else f"{path}, which is NOT there: DDS then uses its defaults"

@@ -94,7 +94,7 @@ def load_engine(
         except ValueError as error:
             if not fallback:
                 raise
-            say(f"{error}; until then onnxruntime runs {manifest.name} on the CPU")
+            say(f"{error}; meanwhile onnxruntime runs {manifest.name} on the CPU")
     return OnnxruntimeEngine(manifest, threads)
 
 

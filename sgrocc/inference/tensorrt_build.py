@@ -6,6 +6,7 @@ Networks are strongly typed: the types of the ONNX graph are what is built (the 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -31,10 +32,24 @@ def tensorrt_module() -> ModuleType:
             return importlib.import_module(name)
         except (ImportError, OSError):  # the bindings without their library raise the latter
             continue
-    raise EngineAbsent(
-        "TensorRT is not installed: on a Jetson it comes with JetPack, elsewhere pip install tensorrt; "
-        "or set engine to onnxruntime"
+    raise EngineAbsent(absent("tensorrt"))
+
+
+def absent(*known: str) -> str:
+    """What of all that an engine needs is not installed, in one sentence; known: what was just found missing."""
+    needed = {"tensorrt": _MODULES, "cuda-python": ("cuda.bindings.runtime",), "onnx": ("onnx",)}
+    missing = [name for name, modules in needed.items() if name in known or not any(map(_is_there, modules))]
+    return (
+        f"the engine tensorrt needs {', '.join(needed)}, and here {' and '.join(missing)} cannot be used: "
+        "see docs/deployment.md, or set engine to onnxruntime"
     )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its package is not there
+        return False
 
 
 def builder_options(precision: str) -> str:

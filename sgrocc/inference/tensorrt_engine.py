@@ -14,7 +14,7 @@ import numpy as np
 
 from sgrocc.inference.engine_cache import NOT_BUILT, EngineCache, EngineKey
 from sgrocc.inference.manifest import ModelManifest, Network
-from sgrocc.inference.tensorrt_build import EngineAbsent, builder_options, made, onnx_bytes_of, tensorrt_module
+from sgrocc.inference.tensorrt_build import EngineAbsent, absent, builder_options, made, onnx_bytes_of, tensorrt_module
 
 PRECISIONS = ("fp32", "fp16")
 
@@ -28,9 +28,7 @@ def cuda_runtime() -> ModuleType:
     try:
         return importlib.import_module("cuda.bindings.runtime")
     except (ImportError, OSError) as error:
-        raise EngineAbsent(
-            "cuda-python is not installed: pip install cuda-python (of the GPU's CUDA version)"
-        ) from error
+        raise EngineAbsent(absent("cuda-python")) from error
 
 
 def call(cuda: ModuleType, name: str, *arguments):
