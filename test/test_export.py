@@ -188,3 +188,50 @@ def test_another_opset_a_wrong_mode_and_a_dynamic_shape_are_named():
         "its opset is 20 instead of 18",
         "x has no static shape",
     ]
+
+
+def test_an_answer_that_differs_from_torchs_is_not_written(tmp_path, monkeypatch):
+    from sgrocc.export import onnx_export
+
+    real = onnx_export.load_engine
+
+    class Off:
+        """With two threads, and only when asked again, a little off: as a data race would be."""
+
+        def __init__(self, network, threads):
+            self.engine, self.asked, self.threads = real(network, threads=threads), 0, threads
+
+        def infer(self, inputs):
+            self.asked += 1
+            answer = self.engine.infer(inputs)
+            return answer | {"means": answer["means"] * (1 + 2e-4 * (self.threads == 2 and self.asked == 2))}
+
+    monkeypatch.setattr(onnx_export, "load_engine", lambda network, threads=1: Off(network, threads))
+    with pytest.raises(ValueError, match="onnxruntime's means differs from torch's by 0.0002 of its largest value"):
+        export(small_expert(), tmp_path / "model", name="small", **DETAILS)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_network_that_hangs_on_its_last_bits_cannot_be_compared(tmp_path, monkeypatch):
+    from sgrocc.export import onnx_export
+
+    real = onnx_export._Contract.forward
+
+    def forward(self, image, intrinsics, sensor_depth):
+        depth, *others = real(self, image, intrinsics, sensor_depth)
+        return (depth + torch.sin(1e8 * image.sum()), *others)
+
+    monkeypatch.setattr(onnx_export._Contract, "forward", forward)
+    monkeypatch.setattr(onnx_export, "problems_of", lambda model: [])
+    with pytest.raises(ValueError, match="hang on their last bits in 40 of 40 examples"):
+        export(small_expert(), tmp_path / "model", name="small", **DETAILS)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_model_brings_golden_answers_of_both_networks(with_fusion):
+    from sgrocc.inference.golden import golden_differences
+
+    manifest = load_manifest(with_fusion[1])
+    for part, network in manifest.networks().items():
+        differences = golden_differences(manifest, part, load_engine(network))
+        assert set(differences) == set(network.outputs) and max(differences.values()) < 1e-4
