@@ -480,7 +480,7 @@ def test_without_a_file_the_map_is_not_saved(run):
 # -- whole maps --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("takes_s", "at_most", "at_least"), [(0.0, 1000, 8), (0.03, 5, 2)])
+@pytest.mark.parametrize(("takes_s", "at_most", "at_least"), [(0.0, 1000, 3), (0.03, 3, 1)])
 def test_sending_the_whole_map_takes_a_tenth_of_the_time_at_most(monkeypatch, takes_s, at_most, at_least):
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
@@ -498,8 +498,10 @@ def test_sending_the_whole_map_takes_a_tenth_of_the_time_at_most(monkeypatch, ta
     following = [topics for topics in built if topics]
     assert at_least <= len(following) <= at_most
     # What changed last is not forgotten: it goes out when it is its turn.
-    time.sleep(0.4)
-    node._publish()
+    until = time.monotonic() + 10.0
+    while len([topics for topics in built if topics]) == len(following) and time.monotonic() < until:
+        node._publish()
+        time.sleep(0.02)
     assert len([topics for topics in built if topics]) == len(following) + 1
     node.destroy_node()
     rclpy.try_shutdown(context=context)

@@ -162,7 +162,7 @@ def points(frame: LocalFrame, expert: SpatialExpert, path: Path, queries: int = 
         axis.imshow(background, cmap=cmap)
         for ray in chosen:
             where = caught["pixels"][0, ray].numpy()
-            weight = caught["gates"][0, ray, 0].mean(dim=0).numpy()
+            weight = caught["gates"][0, :, ray, 0].mean(dim=0).numpy()
             shown = axis.scatter(
                 where[:, 0], where[:, 1], c=weight, s=22, cmap="viridis", vmin=0, vmax=1, edgecolors="k"
             )
