@@ -87,8 +87,10 @@ def test_the_running_nodes_report_their_stages_and_every_frame(sequence, tmp_pat
     bag = tmp_path / "recording"
     record_sequence(sequence, bag)
     found = bench._at_rate(bag, 5.0, 10.0, GEOMETRIC, tmp_path)
-    assert found["sent"] == found["received"] == 6
-    assert found["fused"] + sum(found["dropped"].values()) == 6 and found["fused"] > 0
+    # On a busy machine the middleware may lose an image: then it was sent and did not come.
+    assert found["sent"] == 6 >= found["received"] >= found["fused"] > 0
+    assert found["fused"] + sum(found["dropped"].values()) == found["received"]
+    assert found["dropped_share"] == pytest.approx(1 - found["fused"] / 6, abs=1e-3)
     assert set(found["stages"]) == {"decode", "lift", "fuse", "splat", "serialise", "publish"}
     assert 0 < found["ros_cpu_ms"] < found["cpu_ms_per_frame"] and found["memory_mb"] > 100
     assert found["stages"]["fuse"]["cpu_ms"]["p50"] <= found["stages"]["fuse"]["cpu_ms"]["p99"]
