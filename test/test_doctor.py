@@ -20,6 +20,12 @@ from sgrocc.resources import find_model
 FIGURES = {"ms": {"p50": 80.0, "p95": 90.0, "p99": 95.0}, "hz": 12.5, "memory_mb": 250.0}
 
 
+@pytest.fixture(autouse=True)
+def few_runs(monkeypatch):
+    """Times are not judged here."""
+    monkeypatch.setattr(doctor, "_RUNS", 3)
+
+
 @pytest.fixture
 def model(tmp_path):
     """A copy of the shipped model that a test may spoil."""
