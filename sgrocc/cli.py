@@ -11,6 +11,9 @@ import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from sgrocc.inference.engine import ENGINES
+from sgrocc.inference.tensorrt_engine import PRECISIONS
+
 #: The splits of SynthRooms as they are published: how many scenes each has.
 SPLIT_SIZES = {"train": 200, "val": 20, "test": 40}
 
@@ -435,13 +438,17 @@ def _add_build_engine(commands: argparse._SubParsersAction) -> None:
         "takes minutes on a Jetson, once for each GPU, driver and version of TensorRT.",
     )
     _add_model(parser)
-    parser.add_argument("--precision", choices=("fp16", "fp32"), default="fp16", help="default fp16")
+    _add_precision(parser)
     parser.add_argument("--cache", type=Path, help="folder of the engines (default ~/.cache/sgrocc/engines)")
     parser.set_defaults(run=_build_engine)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="compact", help="an exported model, by name or folder (default compact)")
+
+
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of tensorrt (default fp16)")
 
 
 def _build_engine(options: argparse.Namespace) -> None:
@@ -479,8 +486,8 @@ def _add_doctor(commands: argparse._SubParsersAction) -> None:
         "stated budget. Ends with code 1 where something does not.",
     )
     _add_model(parser)
-    parser.add_argument("--engine", choices=("onnxruntime", "tensorrt"), help="alone (default: all that are here)")
-    parser.add_argument("--precision", choices=("fp16", "fp32"), default="fp16", help="of tensorrt (default fp16)")
+    parser.add_argument("--engine", choices=ENGINES, help="alone (default: all that are here)")
+    _add_precision(parser)
     parser.add_argument("--build", action="store_true", help="build the engines of TensorRT first")
     parser.add_argument("--max-ms", type=float, help="budget: of one frame's networks, 95th percentile")
     parser.add_argument("--min-hz", type=float, help="budget: frames a second that the networks alone allow")
@@ -494,7 +501,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from sgrocc.resources import find_model
 
     budget = doctor.Budget(options.max_ms, options.min_hz, options.max_mb)
-    engines = (options.engine,) if options.engine else ("onnxruntime", "tensorrt")
+    engines = (options.engine,) if options.engine else ENGINES
     model, required = find_model(options.model), bool(options.engine)
     found = doctor.examine(model, engines, options.precision, budget, build=options.build, required=required)
     doctor.print_tables(found)

@@ -384,7 +384,8 @@ def test_building_keeps_the_engine_and_says_why(cache, monkeypatch):
     gpu = Gpu()
     trt, built = Trt(gpu), []
     monkeypatch.setattr(
-        "sgrocc.inference.tensorrt_build.build_plan", lambda content, module, progress: built.append(content) or b"plan"
+        "sgrocc.inference.tensorrt_engine.build_plan",
+        lambda content, module, progress: built.append(content) or b"plan",
     )
     key, reason = build_engine(MANIFEST, "fp32", cache, None, trt, gpu)
     assert reason == "not built yet" and built == [MANIFEST.onnx_path.read_bytes()]

@@ -12,9 +12,18 @@ from types import ModuleType
 
 import numpy as np
 
+from sgrocc.inference.engine import check_inputs
 from sgrocc.inference.engine_cache import NOT_BUILT, EngineCache, EngineKey
 from sgrocc.inference.manifest import ModelManifest, Network
-from sgrocc.inference.tensorrt_build import EngineAbsent, absent, builder_options, made, onnx_bytes_of, tensorrt_module
+from sgrocc.inference.tensorrt_build import (
+    EngineAbsent,
+    absent,
+    build_plan,
+    builder_options,
+    made,
+    onnx_bytes_of,
+    tensorrt_module,
+)
 
 PRECISIONS = ("fp32", "fp16")
 
@@ -114,8 +123,6 @@ class TensorrtEngine:
 
     def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the network once. Raises ValueError where `inputs` are not those of the manifest, or CUDA fails."""
-        from sgrocc.inference.engine import check_inputs
-
         check_inputs(self._network.name, inputs, self._network.inputs)
         if not self._made:
             raise ValueError(f"the engine of {self._network.name} is closed")
@@ -240,8 +247,6 @@ def build_engine(
     """Build a network's engine for this machine, if it is not there: its key, and why it was built ("" where it was
     there). Raises ValueError or CudaError where it cannot be built, OSError where it cannot be kept.
     """
-    from sgrocc.inference.tensorrt_build import build_plan
-
     trt, cuda = trt or tensorrt_module(), cuda or cuda_runtime()
     key = engine_key(network, precision, trt, cuda)
     cache = cache or EngineCache()
