@@ -14,7 +14,7 @@ export OPENBLAS_NUM_THREADS = 1
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH ROS_DISTRO
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: help python set-up demo synthrooms train test soak bench gpu-check lint clean
+.PHONY: help python set-up demo synthrooms train test test-robot soak bench gpu-check lint docs clean
 
 help:
 	@echo "make demo                 set up (once) and run the demo on the recording that comes with the package"
@@ -22,9 +22,11 @@ help:
 	@echo "make synthrooms OUT=path  generate the SynthRooms benchmark: 200 scenes to train, 20 to tune, 40 to test"
 	@echo "make train DATA=path      train the compact model on SynthRooms, both stages; begun again, it goes on"
 	@echo "make test                 set up, lint and run all tests"
+	@echo "make test-robot           the tests that need no torch, in an environment without it (PYTHON=python3.12 NUMPY=1.26.4)"
 	@echo "make soak                 play 10,000 frames through the nodes and watch memory and CPU time (SEQUENCE=folder)"
 	@echo "make bench                measure the speed beside others' software, into out/bench.json"
 	@echo "make gpu-check            on a machine with a GPU: check what could not be checked without, into out/gpu_check.json"
+	@echo "make docs                 build the documentation site into out/site; nothing is fetched but its packages"
 	@echo "make lint                 lint only"
 	@echo "make clean                remove .venv and everything built"
 	@echo "PYTHON=python3.12 chooses the Python to set up with, SGROCC_VENV=folder the place of the environment."
@@ -68,6 +70,20 @@ lint: python
 test: export ROS_PYTHON_CHECK_FIELDS = 1
 test: lint
 	@$(VENV_PYTHON) -m pytest test
+
+# One environment for each Python and numpy, beside .venv.
+test-robot: export ROS_PYTHON_CHECK_FIELDS = 1
+test-robot: SGROCC_VENV = $(CURDIR)/.build/robot-$(notdir $(PYTHON))$(if $(NUMPY),-numpy$(NUMPY))
+test-robot: python
+	@$(PYTHON) tools/set_up.py --test-robot $(if $(NUMPY),--numpy $(NUMPY))
+	@$(VENV_PYTHON) -m pytest test
+
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: set-up
+	@$(VENV_PYTHON) -m pip install --quiet --no-deps -r requirements/docs.txt
+	@$(VENV_PYTHON) tools/make_reference.py
+	@$(VENV_PYTHON) -m mkdocs build --strict
+	@echo "out/site/index.html; with its search: python3 -m http.server --directory out/site"
 
 clean:
 	rm -rf .venv .build build install log *.egg-info

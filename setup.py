@@ -33,11 +33,11 @@ setup(
     packages=find_packages(include=["sgrocc", "sgrocc.*", "sgrocc_ros", "sgrocc_ros.*"]),
     data_files=shared_files(),
     zip_safe=False,
-    install_requires=["numpy", "pyyaml", "pillow", "warp-lang", "onnxruntime", "rich"],
+    install_requires=["numpy", "pyyaml", "pillow", "opencv-python-headless", "warp-lang", "onnxruntime", "rich"],
     extras_require={
         "demo": ["pyoctomap", "rosbags"],
         "synth": ["mujoco"],
-        "test": ["pytest<8.4", "hypothesis", "ruff", "onnx", "octomap-python", "efficientnet-lite-pytorch"],
+        "test": ["pytest<8.4", "hypothesis", "ruff", "onnx", "octomap-python", "efficientnet-lite-pytorch", "jsonschema", "mcap", "trimesh"],
         "train": [
             "torch",
             "lightning",

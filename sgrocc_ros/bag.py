@@ -56,6 +56,14 @@ def header_stamp_ns(msgtype: str, raw: bytes) -> int | None:
     return seconds * 1_000_000_000 + nanoseconds
 
 
+def is_bag(path: str | Path) -> bool:
+    """Whether a recording is what `BagReader` takes: a folder with a metadata.yaml, or a .mcap or .db3 file."""
+    path = Path(path)
+    if path.is_dir():
+        return (path / "metadata.yaml").is_file()
+    return path.is_file() and path.suffix in STORAGE_SUFFIXES
+
+
 class BagReader:
     """A recording: the folder that `ros2 bag record` writes, or a single .mcap or .db3 file.
 
@@ -66,8 +74,7 @@ class BagReader:
         self.path = Path(path)
         if not self.path.exists():
             raise BagError(f"there is no bag {self.path}: check the path")
-        in_folder = self.path.is_dir() and (self.path / "metadata.yaml").is_file()
-        if not (in_folder or (self.path.is_file() and self.path.suffix in STORAGE_SUFFIXES)):
+        if not is_bag(self.path):
             raise BagError(
                 f"{self.path} is not a bag: give a folder with a metadata.yaml, or a .mcap or .db3 file "
                 "(`ros2 bag reindex` writes the metadata of a recording that was interrupted)"

@@ -38,7 +38,7 @@ from sgrocc.memory.voxels import VoxelMap, VoxelUpdate
 from sgrocc.resources import config_path
 from sgrocc.splatting import prepare
 from sgrocc.stages import METHOD_STAGES, PERCENTILES, STAGES
-from sgrocc_ros import messages, parameters
+from sgrocc_ros import grids, messages, parameters
 from sgrocc_ros.demo import (
     SHIPPED_RECORDING,
     Listener,
@@ -244,7 +244,7 @@ def _whole_map(header: Header, known: VoxelUpdate, values: parameters.Values) ->
     centres = ((known.indices[occupied] + 0.5) * resolution).astype(np.float32)
     messages.voxels_to_cloud(header, centres, known.labels[occupied], known.probabilities[occupied])
     heights = values["grid_min_height_m"], values["grid_max_height_m"]
-    messages.occupancy_grid_message(header, known.indices, known.labels, resolution, *heights)
+    grids.occupancy_grid_message(header, known.indices, known.labels, resolution, *heights)
 
 
 # -- through the running nodes ---------------------------------------------------------------------------------------

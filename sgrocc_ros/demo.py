@@ -37,9 +37,9 @@ from sgrocc_ros import messages, parameters
 from sgrocc_ros.bag import BagWriter
 from sgrocc_ros.description import Inputs, command, executables
 from sgrocc_ros.evaluate_bag import add_expert_arguments, evaluate, expert_overrides, occupancy_of
-from sgrocc_ros.occupancy_publisher_node import MAP_QOS, OUTPUTS
+from sgrocc_ros.lifecycle import INTERNAL_QOS, MAP_QOS
+from sgrocc_ros.outputs import OUTPUTS
 from sgrocc_ros.record_sequence import record_sequence
-from sgrocc_ros.spatial_expert_node import INTERNAL_QOS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHIPPED_RECORDING = REPOSITORY / "recordings" / "synth_test_0000"
@@ -125,9 +125,9 @@ class Listener:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if status.hardware_id != "sgrocc":
-                continue
             values = {pair.key: pair.value for pair in status.values}
+            if status.hardware_id != "sgrocc" or "received" not in values:
+                continue
             dropped = {k.removeprefix("dropped."): int(v) for k, v in values.items() if k.startswith("dropped.")}
             self._reports[status.name] = {
                 "received": int(values["received"]),

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,14 @@ from sgrocc.evaluation.metrics import score
 from sgrocc.evaluation.occupancy import Occupancy
 from sgrocc.evaluation.octomap_baseline import OctomapBaseline
 from sgrocc.evaluation.report import commit_of, print_table
-from sgrocc.experts import Frame
+from sgrocc.experts.masking import without
 from sgrocc.memory.gaussian_memory import GaussianMemory
 from sgrocc.memory.voxels import VoxelMap
 from sgrocc_ros import messages, parameters
-from sgrocc_ros.bag import BagReader
+from sgrocc_ros.bag import BagReader, is_bag
 from sgrocc_ros.description import Inputs
+from sgrocc_ros.evaluate_bags import score_folder
+from sgrocc_ros.images import FrameDecoder
 from sgrocc_ros.synchronise import StampJoiner
 from sgrocc_ros.transforms import PoseUnavailable, TransformBuffer, add_tf_message
 
@@ -79,6 +81,7 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values, watch: 
         reader.topics[inputs.image].count,
     )
     result.memory.warm_up()
+    decoder = FrameDecoder(values, lambda sentence: print(f"evaluate_bag: {sentence}", file=sys.stderr))
     joiner = StampJoiner(
         required=tuple(streams.values()),
         latched=("camera_info",),
@@ -93,13 +96,12 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values, watch: 
     def fuse(joined: dict) -> None:
         image = joined["image"]
         try:
-            rgb = messages.decode_image(image, values["image_decoder"])
-            rectified = values["image_is_rectified"]
-            camera = messages.camera_of(joined["camera_info"], rgb.shape[1], rgb.shape[0], rectified)
-            sensed = messages.decode_depth(joined["depth"]) if "depth" in joined else None
-            frame = Frame(rgb, camera, sensed if expert.depth_source == "topic" else None)
+            frame = decoder.frame(image, joined["camera_info"], joined.get("depth"))
+            sensed = frame.depth
             started = time.process_time()
-            prediction = expert(frame)
+            prediction = expert(frame if expert.depth_source == "topic" else replace(frame, depth=None))
+            if frame.mask is not None:
+                prediction = without(prediction, frame.mask)
             pose = transforms.lookup(values["global_frame"], image.header.frame_id, messages.stamp_ns(image.header))
         except (messages.BadMessage, PoseUnavailable) as error:
             drop(error.reason, str(error))
@@ -116,11 +118,11 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values, watch: 
         result.fused += 1
         result.map.apply(update)
         if sensed is not None:
-            result.truth.add(sensed, camera.resized(sensed.shape[1], sensed.shape[0]), pose)
+            result.truth.add(sensed, frame.camera.resized(sensed.shape[1], sensed.shape[0]), pose)
         if result.octomap is not None:
             result.octomap.add(prediction.depth, prediction.camera, pose)
         if watch is not None:
-            watch(rgb, result)
+            watch(frame.image, result)
 
     progress = iter(track(range(result.expected), description="fusing", total=result.expected))
     for topic, message in reader.messages(list(streams)):
@@ -253,12 +255,46 @@ def expert_overrides(options: argparse.Namespace) -> dict[str, str]:
     return chosen
 
 
+def score_into(
+    out: Path,
+    bag: str | Path,
+    inputs: Inputs,
+    values: parameters.Values,
+    ground_truth: str | Path | None = None,
+    draw_evolution: bool = False,
+) -> dict:
+    """Fuse and score a bag as `evaluate` does, into the folder `out`; returns what is in its metrics.json.
+
+    draw_evolution: draw there, besides, how the map grows. Raises as `evaluate`, and where the bag has no transforms.
+    """
+    if not {"/tf", "/tf_static"} & BagReader(bag).topics.keys():
+        frame = values["global_frame"]
+        raise ValueError(f"{bag} has no topic /tf: record the transforms from {frame} to the camera as well")
+    watch = Moments(values, ground_truth and Occupancy.load(ground_truth)) if draw_evolution else None
+    metrics, occupancy, _ = evaluate(bag, inputs, values, ground_truth, watch=watch)
+    out.mkdir(parents=True, exist_ok=True)
+    occupancy.save(out / "occupancy.npz")
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    if watch is not None:
+        for path in evolution.draw_moments(out, Path(bag).resolve().name, watch.all(), values["resolution_m"]):
+            print(path)
+    return metrics
+
+
 def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="evaluate_bag", description=__doc__)
-    parser.add_argument("--bag", required=True, help="folder of a rosbag2 recording")
-    parser.add_argument("--out", required=True, help="folder for metrics.json and occupancy.npz")
+    parser.add_argument("--bag", required=True, help="a rosbag2 recording, or a folder that holds several")
+    parser.add_argument(
+        "--out",
+        required=True,
+        help="folder for metrics.json and occupancy.npz; of several bags, one folder for each, and a summary",
+    )
     add_expert_arguments(parser)
-    parser.add_argument("--ground-truth", help="occupancy.npz to score against; else made from the recorded depth")
+    parser.add_argument(
+        "--ground-truth",
+        help="occupancy.npz to score against, or a folder with one for each of several bags, NAME_OF_THE_BAG.npz; "
+        "else made from the recorded depth",
+    )
     parser.add_argument("--params-file", help="parameter file of the nodes")
     parser.add_argument("--evolution", action="store_true", help="draw how the map grows, as a strip and a video")
     parser.add_argument("--image-topic", default=Inputs.image)
@@ -269,27 +305,18 @@ def main(args: list[str] | None = None) -> int:
         values = dict(parameters.from_yaml(options.params_file)) if options.params_file else parameters.complete({})
         values = parameters.complete({**values, **expert_overrides(options)})
         inputs = Inputs(options.image_topic, options.camera_info_topic, options.depth_topic)
-        watch = None
-        if options.evolution:
-            watch = Moments(values, options.ground_truth and Occupancy.load(options.ground_truth))
-        metrics, occupancy, _ = evaluate(options.bag, inputs, values, options.ground_truth, watch=watch)
+
+        def score_bag(bag: Path, out: Path, truth: str | Path | None) -> dict:
+            return score_into(out, bag, inputs, values, truth, options.evolution)
+
+        bag, out = Path(options.bag), Path(options.out)
+        if bag.is_dir() and not is_bag(bag):
+            return score_folder(bag, out, score_bag, options.ground_truth)
+        metrics = score_bag(bag, out, options.ground_truth)
     except (ValueError, OSError) as error:
         print(f"evaluate_bag: {error}", file=sys.stderr)
         return 2
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    occupancy.save(out / "occupancy.npz")
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     print_table(metrics)
-    if watch is None:
-        return 0
-    try:
-        resolution = values["resolution_m"]
-        for path in evolution.draw_moments(out, Path(options.bag).resolve().name, watch.all(), resolution):
-            print(path)
-    except (ValueError, OSError) as error:
-        print(f"evaluate_bag: {error}", file=sys.stderr)
-        return 2
     return 0
 
 

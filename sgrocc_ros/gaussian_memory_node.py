@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
+from octomap_msgs.srv import BoundingBoxQuery
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
 from rclpy.task import Future
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 
 from sgrocc.experts import Prediction
@@ -19,200 +19,227 @@ from sgrocc.memory import map_file
 from sgrocc.memory.gaussian_memory import GaussianMemory
 from sgrocc.memory.voxels import VoxelUpdate
 from sgrocc_ros import messages, parameters
-from sgrocc_ros.health import FrameCounters, Health
-from sgrocc_ros.spatial_expert_node import INTERNAL_QOS
-from sgrocc_ros.synchronise import StampJoiner
+from sgrocc_ros.gaussians_input import GaussiansInput
+from sgrocc_ros.health import FrameCounters
+from sgrocc_ros.jumps import MapJumps
+from sgrocc_ros.lifecycle import INTERNAL_QOS, MAP_QOS, ManagedNode
 from sgrocc_ros.transforms import PoseQueue, RosTransforms
-from sgrocc_ros.worker import Worker, run_nodes
+from sgrocc_ros.worker import Requests, Worker, run_nodes
 
 #: Receives (update, stamp in nanoseconds, whether the update is the whole map).
 UpdateSink = Callable[[VoxelUpdate, int, bool], None]
 
+_NO_MAP = "there is no map: configure gaussian_memory first"
+_NOT_ACTIVE = "memory_inactive", "the memory takes no frames: activate gaussian_memory"
 
-class GaussianMemoryNode(Node):
+
+class GaussianMemoryNode(ManagedNode):
     """Fuses predictions at the pose of their own stamp. Never the latest pose, never the identity.
 
-    The service `~/save_map` writes the map to the file of the parameter `map_file`, `~/load_map` replaces it by what is
-    there; at the start it is loaded where it exists. Raises ValueError where that file cannot be used.
-
-    Its worker thread owns the map. With a `sink` it is part of a pipeline: predictions come through `accept`, and
-    updates go to the sink. Without one it subscribes `gaussians`, `gaussians/depth`, `gaussians/camera_info` and
-    publishes `voxel_updates` (PointCloud2); the service `~/publish_map` sends the whole map there.
+    Its worker thread owns the map, from configuring to cleaning up. With a `sink` it is part of a pipeline: predictions
+    come through `accept`, and updates go to the sink. Without one it hears `gaussians` and its companions, and
+    publishes `voxel_updates` (PointCloud2). Services: `~/save_map` and `~/load_map` (the file of the parameter
+    `map_file`, which is loaded at the start where it exists), `~/reset`, `~/clear_box`, `~/publish_map`.
     """
 
-    def __init__(self, sink: UpdateSink | None = None, counters: FrameCounters | None = None, **node_options) -> None:
-        super().__init__("gaussian_memory", **node_options)
-        self._values = parameters.declare(self)
-        self.global_frame = self._values["global_frame"]
-        fusion = parameters.make_fusion(self._values, self.get_logger().warning)
-        self._memory = GaussianMemory(parameters.memory_config(self._values), fusion)
+    def __init__(self, sink: UpdateSink | None = None, counters: FrameCounters | None = None, **options) -> None:
+        self._memory: GaussianMemory | None = None
+        self._worker: Worker | None = None
+        self._transforms: RosTransforms | None = None
+        self._sink = sink
+        super().__init__(parameters.MEMORY, counters, counts=True, standalone=sink is None, **options)
+        self._requests = Requests(self.get_logger().error, lambda: self.executor and self.executor.wake())
+        for name in ("save_map", "load_map", "reset", "publish_map"):
+            self.create_service(Trigger, f"~/{name}", self._by_worker(getattr(self, f"_{name}")))
+        self.create_service(BoundingBoxQuery, "~/clear_box", self._on_clear_box)
+
+    # -- transitions ----------------------------------------------------------------------------------------------
+
+    def configured(self) -> None:
+        values = self.values
+        self.global_frame = values["global_frame"]
+        fusion = parameters.make_fusion(values, self.get_logger().warning)
+        self._memory = GaussianMemory(parameters.memory_config(values), fusion)
         self._memory.warm_up()
-        self._counters = counters or FrameCounters()
-        self._health = Health(self, self._counters, self._details)
-        self._transforms = RosTransforms(self, self._values["tf_cache_time_s"])
-        self._queue = PoseQueue(self._values["pose_queue_length"], self._values["max_pose_wait_s"])
-        self._last_stamp_ns = 0
-        # The worker owns the map: what services ask for waits here for it.
-        self._asked: deque[tuple[Callable[[], str], Future]] = deque()
-        self._whole_map_is_due = False
-        path = self._values["map_file"]
+        self._queue = PoseQueue(values["pose_queue_length"], values["max_pose_wait_s"])
+        self._jumps = MapJumps(self.global_frame, values["odom_frame"])
+        self._last_stamp_ns, self._next_cloud_s = 0, 0.0
+        for topic in ("gaussians/memory", "debug/confidence", *(() if self._sink else ("voxel_updates",))):
+            self.offer(topic, PointCloud2, MAP_QOS if topic == "gaussians/memory" else INTERNAL_QOS)
+        path = values["map_file"]
         if path and Path(path).is_file():
-            self.get_logger().info(self._load())
-        for name, action in (("save_map", self._save), ("load_map", self._load)):
-            self.create_service(Trigger, f"~/{name}", self._by_worker(action))
-        self._sink = sink or self._publisher_sink()
+            self.get_logger().info(self._load_map())
+        back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+        self._clock_jumps = self.get_clock().create_jump_callback(back, post_callback=self._on_time_jump)
         self._worker = Worker(
-            self._process if sink is None else lambda item: self._queue_up(*item),
+            lambda item: self._queue_up(*item),
             # In a pipeline the expert waits rather than making what is thrown away.
-            queue_length=50 if sink is None else 1,
-            overtaken=lambda _: self._counters.drop("overtaken", "frames come faster than they can be fused"),
-            failed=self._on_failure,
+            queue_length=1 if self._sink else 50,
+            overtaken=lambda _: self.counters.drop("overtaken", "frames come faster than they can be fused"),
+            failed=self.failed,
             poll=self._poll,
         )
-        if sink is None:
-            self._serve_alone()
 
-    def stop(self) -> None:
-        self._worker.stop()
+    def activated(self) -> None:
+        self._transforms = RosTransforms(self, self.values["tf_cache_time_s"])
+        if self._sink is None:
+            GaussiansInput(self, INTERNAL_QOS, self._worker.put)
+
+    def deactivated(self) -> None:
+        if self._transforms is not None:
+            self._transforms.close()
+        self._transforms = None
+
+    def cleaned_up(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+            self._clock_jumps.unregister()
+        if self._memory is not None:
+            self._requests.refuse(_NO_MAP)
+        self._worker = self._memory = None
+
+    def parameters_changed(self, names: set[str]) -> None:
+        if any(name.startswith("memory.") for name in names):
+            self._requests.ask(self._take_settings)
+        self._queue.max_wait_s = self.values["max_pose_wait_s"]
+
+    def details(self) -> dict[str, object]:
+        if self._memory is None:
+            return {}
+        return {
+            "map.gaussians": len(self._memory),
+            "map.fusion": "none" if self._memory.fusion is None else "learned",
+            "transforms.refused": sum(self._transforms.problems.values()) if self._transforms else 0,
+        }
+
+    # -- in the worker --------------------------------------------------------------------------------------------
 
     def accept(self, prediction: Prediction, stamp_ns: int, frame_id: str) -> None:
         """Hand a prediction over, from any thread; waits while the memory is behind."""
-        self._worker.put((prediction, stamp_ns, frame_id), wait=True)
-
-    # -- in the worker -------------------------------------------------------------------------------------------
+        if (worker := self._worker) is not None and self.is_active:
+            worker.put((prediction, stamp_ns, frame_id), wait=True)
+        else:
+            self.counters.drop(*_NOT_ACTIVE)
 
     def _queue_up(self, prediction: Prediction, stamp_ns: int, frame_id: str) -> None:
         """Keep a prediction until its pose is there."""
         for _, reason in self._queue.push(stamp_ns, (prediction, stamp_ns, frame_id), time.monotonic()):
-            self._counters.drop(reason, "too many frames wait for their transform: is tf late or missing?")
+            self.counters.drop(reason, "too many frames wait for their transform: is tf late or missing?")
 
     def _poll(self) -> bool:
-        """Do what services asked for, and fuse the queued predictions whose pose has come; returns whether any still
-        wait."""
-        while self._asked:
-            self._answer(*self._asked.popleft())
-        if self._whole_map_is_due:
-            self._whole_map_is_due = False
-            self._sink(self._memory.snapshot(), self._last_stamp_ns or self.get_clock().now().nanoseconds, True)
-        ready, dropped = self._queue.poll(self._pose_of, time.monotonic())
+        """Do what was asked for, fuse the queued predictions whose pose has come; returns whether any still wait."""
+        self._requests.answer()
+        if (transforms := self._transforms) is None:
+            for _ in self._queue.clear():
+                self.counters.drop(*_NOT_ACTIVE)
+            return False
+        ready, dropped = self._queue.poll(
+            lambda item: transforms.lookup(self.global_frame, item[2], item[1]), time.monotonic()
+        )
         for _, reason, sentence in dropped:
-            self._counters.drop(reason, sentence)
+            self.counters.drop(reason, sentence)
         for (prediction, stamp_ns, _), pose in ready:
+            self._look_for_jump(transforms, stamp_ns)
             try:
                 update = self._memory.fuse(prediction, pose)
             except ValueError as error:
-                self._counters.drop("memory_refused", str(error))
+                self.counters.drop("memory_refused", str(error))
                 continue
-            self._counters.fuse()
+            self.counters.fuse()
             self._last_stamp_ns = stamp_ns
-            self._sink(update, stamp_ns, False)
+            self._send(update, stamp_ns, False)
+            self._show()
         return len(self._queue) > 0
 
-    def _pose_of(self, item: tuple[Prediction, int, str]):
-        _, stamp_ns, frame_id = item
-        return self._transforms.lookup(self.global_frame, frame_id, stamp_ns)
+    def _look_for_jump(self, transforms: RosTransforms, stamp_ns: int) -> None:
+        values = self.values
+        sentence = self._jumps.sentence(transforms.lookup, stamp_ns, values["map_jump_m"], values["map_jump_deg"])
+        if sentence:
+            self.counters.say("map_jumped", sentence)
+            if values["on_map_jump"] == "reset":
+                self._reset()
 
-    def _details(self) -> dict[str, object]:
-        return {
-            "map.gaussians": len(self._memory),
-            "map.fusion": "none" if self._memory.fusion is None else "learned",
-            "transforms.refused": sum(self._transforms.problems.values()),
-        }
+    def _send(self, update: VoxelUpdate, stamp_ns: int, whole: bool) -> None:
+        if self._sink is not None:
+            self._sink(update, stamp_ns, whole)
+        elif self.outputs["voxel_updates"].get_subscription_count():
+            header = messages.to_header(stamp_ns, self.global_frame)
+            cloud = messages.update_to_cloud(header, update, self.values["resolution_m"], whole)
+            self.outputs["voxel_updates"].publish(cloud)
 
-    # -- the map in a file ----------------------------------------------------------------------------------------
+    def _show(self) -> None:
+        """What is there to be looked at, where somebody does."""
+        remembered, confidence = self.outputs["gaussians/memory"], self.outputs["debug/confidence"]
+        header = messages.to_header(self._last_stamp_ns, self.global_frame)
+        if remembered.get_subscription_count() and time.monotonic() >= self._next_cloud_s:
+            self._next_cloud_s = time.monotonic() + 1.0 / self.values["gaussian_cloud_rate_hz"]
+            remembered.publish(messages.memory_cloud(header, self._memory.gaussians()))
+        if confidence.get_subscription_count():
+            confidence.publish(messages.confidence_cloud(header, self._memory.confirmation))
+
+    # -- what can be asked for ------------------------------------------------------------------------------------
 
     def _by_worker(self, action: Callable[[], str]) -> Callable:
-        async def serve(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-            done = Future()
-            self._asked.append((action, done))
-            response.success, response.message = await done
+        async def serve(_: object, response: Trigger.Response) -> Trigger.Response:
+            response.success, response.message = await self._ask(action)
             return response
 
         return serve
 
-    def _answer(self, action: Callable[[], str], done: Future) -> None:
-        try:
-            done.set_result((True, action()))
-        except (ValueError, OSError) as error:
-            self.get_logger().error(str(error))
-            done.set_result((False, str(error)))
+    async def _on_clear_box(self, box: BoundingBoxQuery.Request, response: BoundingBoxQuery.Response):
+        await self._ask(lambda: self._clear_box((box.min.x, box.min.y, box.min.z), (box.max.x, box.max.y, box.max.z)))
+        return response
 
-    def _save(self) -> str:
+    def _ask(self, action: Callable[[], str]) -> Future:
+        answer = self._requests.ask(action)
+        if self._worker is None:
+            self._requests.refuse(_NO_MAP)
+        return answer
+
+    def _save_map(self) -> str:
         map_file.save(self._memory, self._map_path(), self.global_frame)
         return f"{self._map_path()} holds the map: {len(self._memory)} Gaussians"
 
-    def _load(self) -> str:
+    def _load_map(self) -> str:
         map_file.load(self._memory, self._map_path(), self.global_frame)
-        self._whole_map_is_due = True
+        self._requests.ask(self._publish_map)
         return f"{self._map_path()} was loaded: {len(self._memory)} Gaussians"
 
+    def _reset(self) -> str:
+        self._memory.clear()
+        self._publish_map()
+        return "the map is empty"
+
+    def _stamp(self) -> int:
+        return self._last_stamp_ns or self.get_clock().now().nanoseconds
+
+    def _publish_map(self) -> str:
+        self._send(self._memory.snapshot(), self._stamp(), True)
+        return "the whole map follows"
+
+    def _clear_box(self, low: tuple, high: tuple) -> str:
+        update = self._memory.clear_box(low, high)
+        self._send(update, self._stamp(), False)
+        return f"{len(update.indices)} voxels were forgotten"
+
+    def _take_settings(self) -> str:
+        self._memory.config = parameters.memory_config(self.values)
+        return "the settings of the memory were taken"
+
     def _map_path(self) -> str:
-        if not self._values["map_file"]:
+        if not self.values["map_file"]:
             raise ValueError("there is no file for the map: set the parameter map_file")
-        return self._values["map_file"]
+        return self.values["map_file"]
 
-    # -- as a node of its own ------------------------------------------------------------------------------------
+    def _on_time_jump(self, _: object) -> None:
+        self._requests.ask(self._forget_waiting)
+        if self.values["on_time_jump"] == "reset":
+            self._requests.ask(self._reset)
 
-    def _serve_alone(self) -> None:
-        streams = {"gaussians": PointCloud2, "depth": Image, "camera_info": CameraInfo}
-        self._joiner = StampJoiner(required=tuple(streams), tolerance_s=0.0, max_length=50)
-        for stream, kind in streams.items():
-            topic = stream if stream == "gaussians" else f"gaussians/{stream}"
-            self.create_subscription(
-                kind, topic, lambda message, stream=stream: self._on_message(stream, message), INTERNAL_QOS
-            )
-        self.create_service(Trigger, "~/publish_map", self._on_publish_map)
-        self.create_timer(0.1, self._expire, clock=Clock(clock_type=ClockType.STEADY_TIME))
-
-    def _on_message(self, stream: str, message) -> None:
-        if stream == "gaussians":
-            self._counters.receive()
-        for joined in self._joiner.add(stream, messages.stamp_ns(message.header), message, time.monotonic()):
-            self._worker.put(joined)
-        self._count_unmatched()
-
-    def _expire(self) -> None:
-        for joined in self._joiner.expire(time.monotonic(), self._values["max_partner_wait_s"]):
-            self._worker.put(joined)
-        self._count_unmatched()
-
-    def _count_unmatched(self) -> None:
-        for reason, sentence in self._joiner.take_dropped():
-            self._counters.drop(reason, sentence)
-
-    def _process(self, joined: dict) -> None:
-        if not joined:  # asked for by the service; here, because the worker owns the map
-            self._sink(self._memory.snapshot(), self._last_stamp_ns, True)
-            return
-        cloud = joined["gaussians"]
-        try:
-            gaussians, semantic, depth_sigma_m = messages.cloud_to_gaussians(cloud)
-            depth = messages.decode_depth(joined["depth"])
-            camera = messages.camera_of(joined["camera_info"], depth.shape[1], depth.shape[0])
-        except messages.BadMessage as error:
-            self._counters.drop(error.reason, str(error))
-            return
-        prediction = Prediction(depth, camera, gaussians, semantic, depth_sigma_m)
-        self._queue_up(prediction, messages.stamp_ns(cloud.header), cloud.header.frame_id)
-
-    def _on_publish_map(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._worker.put({})
-        response.success, response.message = True, "the whole map follows on voxel_updates"
-        return response
-
-    def _on_failure(self, trace: str) -> None:
-        self._counters.drop("internal_error", "a frame failed inside the software: see the log and report it")
-        self.get_logger().error(trace)
-
-    def _publisher_sink(self) -> UpdateSink:
-        publisher = self.create_publisher(PointCloud2, "voxel_updates", INTERNAL_QOS)
-        resolution = self._values["resolution_m"]
-
-        def publish(update: VoxelUpdate, stamp_ns: int, whole: bool) -> None:
-            header = messages.to_header(stamp_ns, self.global_frame)
-            publisher.publish(messages.update_to_cloud(header, update, resolution, whole))
-
-        return publish
+    def _forget_waiting(self) -> str:
+        for _ in self._queue.clear():
+            self.counters.drop("time_went_back", "the clock went back while a frame waited for its transform")
+        return "nothing waits"
 
 
 def main(args: list[str] | None = None) -> int:

@@ -12,45 +12,17 @@ from array import array
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Vector3
-from nav_msgs.msg import OccupancyGrid
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from sgrocc.gaussians import Gaussians
-from sgrocc.geometry import PinholeCamera
-from sgrocc.labels import COLOURS, FREE, NUM_CLASSES, UNKNOWN
+from sgrocc.labels import COLOURS, NUM_CLASSES, UNKNOWN, most_likely_class
+from sgrocc.memory.confidence import Confirmation
 from sgrocc.memory.voxels import VoxelUpdate
 
-#: The longest side of an image that is believed, in pixels.
-MAX_IMAGE_SIDE = 16384
-#: The most cells of an OccupancyGrid, which is dense: 800 x 800 m at 0.08 m.
-MAX_GRID_CELLS = 100_000_000
-#: Distortion coefficients below this move no pixel by a visible amount.
-DISTORTION_TOLERANCE = 1e-6
-#: A voxel whose centre lies on the edge of the height band is in it; this share of a voxel absorbs the rounding.
-BAND_TOLERANCE = 1e-3
 #: A received centre this share of a voxel away from where a centre can be was made with another resolution.
 CENTRE_TOLERANCE = 0.05
-
-#: encoding: (bytes per channel, channels in the message, which of them are red, green and blue).
-#: The names without an order of colours (8UC3, 8UC4) are OpenCV's: blue first.
-IMAGE_ENCODINGS = {
-    "rgb8": (1, 3, (0, 1, 2)),
-    "bgr8": (1, 3, (2, 1, 0)),
-    "8UC3": (1, 3, (2, 1, 0)),
-    "rgba8": (1, 4, (0, 1, 2)),
-    "bgra8": (1, 4, (2, 1, 0)),
-    "8UC4": (1, 4, (2, 1, 0)),
-    "mono8": (1, 1, (0, 0, 0)),
-    "8UC1": (1, 1, (0, 0, 0)),
-    "rgb16": (2, 3, (0, 1, 2)),
-    "bgr16": (2, 3, (2, 1, 0)),
-    "mono16": (2, 1, (0, 0, 0)),
-}
-
-#: encoding: (numpy type without byte order, units per metre).
-DEPTH_ENCODINGS = {"16UC1": ("u2", 1000), "mono16": ("u2", 1000), "32FC1": ("f4", 1)}
 
 #: numpy type to the number that stands for it in a PointField.
 FIELD_TYPES = {"f4": PointField.FLOAT32, "u1": PointField.UINT8}
@@ -74,6 +46,17 @@ VOXEL = np.dtype(
         "itemsize": 24,
     }
 )
+#: One remembered Gaussian of 28 bytes; `scale` is its largest standard deviation, metres.
+REMEMBERED = np.dtype(
+    {
+        "names": ["x", "y", "z", "rgb", "opacity", "label", "scale"],
+        "formats": ["<f4", "<f4", "<f4", "<f4", "<f4", "u1", "<f4"],
+        "offsets": [0, 4, 8, 12, 16, 20, 24],
+        "itemsize": 28,
+    }
+)
+#: One Gaussian that was seen again, 28 bytes; `intensity` is hybrid, as viewers colour by that name on their own.
+CONFIRMED = np.dtype([(name, "<f4") for name in ("x", "y", "z", "geometric", "semantic", "hybrid", "intensity")])
 #: Where the field `whole` of a voxel update stands, in the gap after the label.
 WHOLE_OFFSET = 17
 
@@ -99,107 +82,6 @@ def to_header(stamp_ns: int, frame_id: str) -> Header:
     return Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=frame_id)
 
 
-def decode_image(msg: Image, decoder: str = "auto") -> np.ndarray:
-    """A sensor_msgs/Image as (H, W, 3) uint8 RGB; 16-bit channels are scaled to 8.
-
-    decoder: "numpy" for the encodings of IMAGE_ENCODINGS, "cv_bridge" for all that it converts, "auto" for numpy where
-    it can and cv_bridge for the rest. Raises BadMessage: bad_image_size, bad_encoding, truncated_image, no_cv_bridge.
-    """
-    if decoder not in ("auto", "numpy", "cv_bridge"):
-        raise ValueError(f"there is no image decoder {decoder!r}: use auto, numpy or cv_bridge")
-    _check_size(msg)
-    if decoder == "cv_bridge" or (decoder == "auto" and msg.encoding not in IMAGE_ENCODINGS):
-        return _decode_with_cv_bridge(msg)
-    if msg.encoding not in IMAGE_ENCODINGS:
-        raise BadMessage(
-            "bad_encoding",
-            f"image encoding {msg.encoding!r} is not decoded by numpy: set the camera driver to rgb8, bgr8 or mono8, "
-            "or the parameter image_decoder to auto with cv_bridge installed",
-        )
-    size, channels, order = IMAGE_ENCODINGS[msg.encoding]
-    image = _rows(msg, f"u{size}", channels).reshape(msg.height, msg.width, channels)
-    if size == 2:
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if order == (0, 1, 2) and channels == 3:
-        return image
-    # Channel by channel: a third of the time of reversing the last axis.
-    rgb = np.empty((msg.height, msg.width, 3), np.uint8)
-    for channel, source in enumerate(order):
-        rgb[..., channel] = image[..., source]
-    return rgb
-
-
-def decode_depth(msg: Image) -> np.ndarray:
-    """A depth image as (h, w) float32 metres, 0 where invalid (REP-117: NaN, infinite; and negative).
-
-    16UC1 and mono16 are millimetres, 32FC1 metres. Raises BadMessage: bad_image_size, bad_depth, truncated_image.
-    """
-    _check_size(msg)
-    if msg.encoding not in DEPTH_ENCODINGS:
-        raise BadMessage(
-            "bad_depth",
-            f"depth encoding {msg.encoding!r} is not known: publish 16UC1 (millimetres) or 32FC1 (metres)",
-        )
-    kind, units_per_metre = DEPTH_ENCODINGS[msg.encoding]
-    depth = _rows(msg, kind, 1).astype(np.float32)
-    depth[~(np.isfinite(depth) & (depth > 0))] = 0.0
-    return depth / np.float32(units_per_metre)
-
-
-def depth_message(header: Header, depth: np.ndarray) -> Image:
-    """(h, w) float32 metres as 32FC1; 0 (unknown) is sent as NaN, since viewers take 0 for a point at the lens."""
-    height, width = depth.shape
-    values = np.where(depth > 0, depth, np.nan).astype("<f4")
-    return Image(
-        header=header,
-        height=height,
-        width=width,
-        encoding="32FC1",
-        is_bigendian=0,
-        step=4 * width,
-        data=_array("B", values),
-    )
-
-
-def camera_of(info: CameraInfo, image_width: int, image_height: int, rectified: bool = False) -> PinholeCamera:
-    """The camera of an image of the given size; raises BadMessage (bad_camera_info) where it has no calibration.
-
-    rectified: the image went through rectification, so that the left part of P is its matrix, and not K.
-    """
-    roi = info.roi
-    try:
-        return PinholeCamera.from_calibration(
-            np.asarray(info.p, np.float64).reshape(3, 4)[:, :3] if rectified else info.k,
-            (int(info.width), int(info.height)),
-            (int(image_width), int(image_height)),
-            (int(info.binning_x), int(info.binning_y)),
-            (int(roi.x_offset), int(roi.y_offset), int(roi.width), int(roi.height)),
-        )
-    except ValueError as error:
-        raise BadMessage("bad_camera_info", f"camera_info cannot be used: {error}") from error
-
-
-def has_distortion(info: CameraInfo) -> bool:
-    """Whether the image must be rectified first."""
-    # Written so that NaN counts as distortion.
-    return not (np.abs(np.asarray(info.d, np.float64)) <= DISTORTION_TOLERANCE).all()
-
-
-def camera_info_message(header: Header, camera: PinholeCamera) -> CameraInfo:
-    """The calibration of an undistorted image."""
-    k = camera.matrix
-    return CameraInfo(
-        header=header,
-        height=int(camera.height),
-        width=int(camera.width),
-        distortion_model="plumb_bob",
-        d=[0.0] * 5,
-        k=k.reshape(-1).tolist(),
-        r=np.eye(3).reshape(-1).tolist(),
-        p=np.pad(k, ((0, 0), (0, 1))).reshape(-1).tolist(),
-    )
-
-
 def gaussians_to_cloud(
     header: Header, gaussians: Gaussians, semantic: bool, depth_sigma_m: tuple[float, float]
 ) -> PointCloud2:
@@ -218,7 +100,7 @@ def gaussians_to_cloud(
         points[:, : -len(FRAME_FIELDS)] = np.concatenate(columns, axis=1)
     points[:, -len(FRAME_FIELDS) :] = (float(semantic), *depth_sigma_m)
     kind = np.dtype([(name, "<f4") for name in names])
-    return _cloud_message(header, points, kind, is_dense=len(gaussians) > 0)
+    return cloud_message(header, points, kind, is_dense=len(gaussians) > 0)
 
 
 def cloud_to_gaussians(msg: PointCloud2) -> tuple[Gaussians, bool, tuple[float, float]]:
@@ -258,14 +140,11 @@ def voxels_to_cloud(
     those of the labels where None.
     """
     labels = np.asarray(labels, np.uint8)
-    rgb = np.asarray(COLOURS[labels] if colours is None else colours, np.uint32)
-    points = np.zeros(len(labels), VOXEL)
-    for axis, name in enumerate("xyz"):
-        points[name] = centres[:, axis]
-    points["rgb"] = ((rgb[:, 0] << 16) | (rgb[:, 1] << 8) | rgb[:, 2]).view(np.float32)
+    points = _points_at(centres, VOXEL)
+    points["rgb"] = _rgb_field(COLOURS[labels] if colours is None else colours)
     points["label"] = labels
     points["probability"] = probabilities
-    return _cloud_message(header, points, VOXEL, is_dense=True)
+    return cloud_message(header, points, VOXEL, is_dense=True)
 
 
 def cloud_to_voxels(msg: PointCloud2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -310,42 +189,30 @@ def cloud_to_update(msg: PointCloud2, resolution: float) -> tuple[VoxelUpdate, b
     return VoxelUpdate(indices.astype(np.int32), labels, probabilities), whole
 
 
-def occupancy_grid_message(
-    header: Header,
-    indices: np.ndarray,
-    labels: np.ndarray,
-    resolution: float,
-    min_height_m: float,
-    max_height_m: float,
-) -> OccupancyGrid:
-    """The voxels whose centre has min_height_m <= z <= max_height_m, seen from above.
+def memory_cloud(header: Header, gaussians: Gaussians) -> PointCloud2:
+    """Remembered Gaussians for viewers, with the fields of REMEMBERED: rgb and label are those of the likeliest class.
 
-    indices (N, 3) world voxel indices; labels (N,) 0, 1 to 11, 255. A cell is 100 where a voxel of its column is
-    occupied, else 0 where one is free, else -1. The grid covers the known voxels of the band and is 0 x 0 without any.
-    Raises ValueError where they lie so far apart that the grid would not fit into memory.
+    What a program reads is the cloud of gaussians_to_cloud. Without Gaussians there is no point.
     """
-    lowest = math.ceil(min_height_m / resolution - 0.5 - BAND_TOLERANCE)
-    highest = math.floor(max_height_m / resolution - 0.5 + BAND_TOLERANCE)
-    used = (indices[:, 2] >= lowest) & (indices[:, 2] <= highest) & (labels != UNKNOWN)
-    columns, occupied = indices[used, :2].astype(np.int64), labels[used] != FREE
-    grid = OccupancyGrid(header=header)
-    grid.info.resolution = float(resolution)
-    if not len(columns):
-        return grid
-    corner = columns.min(axis=0)
-    width, height = (int(n) for n in columns.max(axis=0) - corner + 1)
-    if width * height > MAX_GRID_CELLS:
-        raise ValueError(
-            f"the occupancy grid would have {width} x {height} cells: a voxel lies far off, check the poses (tf)"
-        )
-    columns -= corner
-    cells = np.full((height, width), -1, np.int8)
-    cells[columns[:, 1], columns[:, 0]] = 0
-    cells[columns[occupied, 1], columns[occupied, 0]] = 100
-    grid.info.width, grid.info.height = width, height
-    grid.info.origin.position.x, grid.info.origin.position.y = (float(c * resolution) for c in corner)
-    grid.data = _array("b", cells)
-    return grid
+    points = _points_at(gaussians.means, REMEMBERED)
+    points["label"] = most_likely_class(gaussians.logits)
+    points["rgb"] = _rgb_field(COLOURS[points["label"]])
+    points["opacity"] = gaussians.opacities
+    points["scale"] = np.maximum.reduce(list(gaussians.scales.T))  # twenty times faster than along the rows
+    return cloud_message(header, points, REMEMBERED, is_dense=True)
+
+
+def confidence_cloud(header: Header, confirmation: Confirmation | None) -> PointCloud2:
+    """How far the last frame confirmed the Gaussians that it saw again, with the fields of CONFIRMED, where they were
+    before it. None, as before the first frame: a cloud without points.
+    """
+    if confirmation is None:
+        return cloud_message(header, np.zeros(0, CONFIRMED), CONFIRMED, is_dense=True)
+    points = _points_at(confirmation.gaussians.means, CONFIRMED)
+    for name in ("geometric", "semantic", "hybrid"):
+        points[name] = getattr(confirmation, name)
+    points["intensity"] = points["hybrid"]
+    return cloud_message(header, points, CONFIRMED, is_dense=True)
 
 
 def marker_message(
@@ -375,67 +242,28 @@ def marker_message(
     return markers
 
 
-def _array(kind: str, values: np.ndarray) -> array:
-    """The bytes of `values` in the array type that rclpy takes as it is: kind "B" for uint8[], "b" for int8[]."""
-    data = array(kind)
-    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
-    return data
+def _points_at(positions: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """(N,) points of a structured type at positions (N, 3) metres, all other fields zero."""
+    points = np.zeros(len(positions), kind)
+    for axis, name in enumerate("xyz"):
+        points[name] = positions[:, axis]
+    return points
 
 
-def _check_size(msg: Image) -> None:
-    if not (0 < msg.width <= MAX_IMAGE_SIDE and 0 < msg.height <= MAX_IMAGE_SIDE):
-        raise BadMessage(
-            "bad_image_size",
-            f"the image is {msg.width} x {msg.height} pixels and not 1 to {MAX_IMAGE_SIDE} a side: "
-            "check the camera driver",
-        )
+def _rgb_field(colours: np.ndarray) -> np.ndarray:
+    """(N, 3) uint8 RGB as (N,) float32: 0x00RRGGBB in the bits."""
+    rgb = np.asarray(colours, np.uint32)
+    return ((rgb[:, 0] << 16) | (rgb[:, 1] << 8) | rgb[:, 2]).view(np.float32)
 
 
-def _rows(msg: Image, kind: str, channels: int) -> np.ndarray:
-    """(H, W * channels) in native byte order, without the padding of the rows; raises BadMessage (truncated_image)."""
-    row_bytes = msg.width * channels * np.dtype(kind).itemsize
-    if msg.step < row_bytes:
-        raise BadMessage(
-            "truncated_image",
-            f"the image says {msg.step} bytes a row where {msg.width} pixels of {msg.encoding} need {row_bytes}: "
-            "mend the step or the encoding in the camera driver",
-        )
-    data = np.frombuffer(msg.data, np.uint8)
-    if len(data) < msg.height * msg.step:
-        raise BadMessage(
-            "truncated_image",
-            f"the image holds {len(data)} bytes where {msg.height} rows of {msg.step} need {msg.height * msg.step}: "
-            "mend the camera driver, or the transport that cuts it",
-        )
-    rows = data[: msg.height * msg.step].reshape(msg.height, msg.step)[:, :row_bytes]
-    source = np.dtype(kind).newbyteorder(">" if msg.is_bigendian else "<")
-    return np.ascontiguousarray(rows).view(source).astype(kind, copy=False)
-
-
-def _decode_with_cv_bridge(msg: Image) -> np.ndarray:
-    try:
-        from cv_bridge import CvBridge
-    except ImportError as error:
-        raise BadMessage(
-            "no_cv_bridge",
-            f"image encoding {msg.encoding!r} needs cv_bridge, which is not installed: set the camera driver to rgb8, "
-            "bgr8 or mono8, or install ros-$ROS_DISTRO-cv-bridge",
-        ) from error
-    try:
-        return np.ascontiguousarray(CvBridge().imgmsg_to_cv2(msg, "rgb8"), np.uint8)
-    except Exception as error:  # cv_bridge passes on OpenCV's and numpy's errors as well as its own
-        raise BadMessage(
-            "bad_encoding",
-            f"cv_bridge cannot turn image encoding {msg.encoding!r} into rgb8 ({error}): set the camera driver to rgb8",
-        ) from error
-
-
-def _cloud_message(header: Header, points: np.ndarray, kind: np.dtype, is_dense: bool) -> PointCloud2:
+def cloud_message(header: Header, points: np.ndarray, kind: np.dtype, is_dense: bool) -> PointCloud2:
     """`points` as an unordered cloud; `kind` is their structured type, itemsize and offsets included."""
     fields = [
         PointField(name=name, offset=int(offset), datatype=FIELD_TYPES[field.str[1:]], count=1)
         for name, (field, offset) in kind.fields.items()
     ]
+    data = array("B")  # which rclpy takes as it is
+    data.frombytes(np.ascontiguousarray(points).reshape(-1).view(np.uint8))
     return PointCloud2(
         header=header,
         height=1,
@@ -444,7 +272,7 @@ def _cloud_message(header: Header, points: np.ndarray, kind: np.dtype, is_dense:
         is_bigendian=False,
         point_step=kind.itemsize,
         row_step=kind.itemsize * len(points),
-        data=_array("B", points),
+        data=data,
         is_dense=is_dense,
     )
 

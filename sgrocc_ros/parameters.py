@@ -1,8 +1,9 @@
-"""The one table of parameters: declared, checked, written as YAML and documented from here."""
+"""The one table of parameters: what is declared, checked and documented comes from here."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,14 @@ from sgrocc.experts.geometric import GeometricConfig, GeometricExpert
 from sgrocc.inference.engine import ENGINES, Engine, load_engine
 from sgrocc.inference.manifest import ModelManifest, Network, load_manifest
 from sgrocc.inference.tensorrt_engine import PRECISIONS
+from sgrocc.labels import CEILING, CLASS_LABELS, CLASS_NAMES, FLOOR
 from sgrocc.memory.confidence import CONFIDENCES
 from sgrocc.memory.gaussian_memory import Fusion, MemoryConfig
 
 EXPERT, MEMORY, PUBLISHER = "spatial_expert", "gaussian_memory", "occupancy_publisher"
+NODES = (EXPERT, MEMORY, PUBLISHER)
+EVERY = "every node"
+UNITS = {"m": "m", "s": "s", "hz": "Hz", "ms": "ms", "deg": "degrees"}
 
 
 class BadParameter(ValueError):
@@ -26,7 +31,11 @@ class BadParameter(ValueError):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One row of the table. `low` and `high` bound every number, inclusive; `choices` bound a string."""
+    """One row of the table. `low` and `high` bound every number, inclusive; `choices` bound a string.
+
+    node: whose parameter it is, `EVERY` for all; also: other nodes that read it. dynamic: what is set while the node
+    is configured takes effect with the next frame; any other parameter is refused then.
+    """
 
     name: str
     default: bool | int | float | str
@@ -35,6 +44,18 @@ class Parameter:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    dynamic: bool = False
+
+    @property
+    def unit(self) -> str:
+        """By the end of its name: m, s, Hz, ms, degrees; empty where it has none."""
+        return UNITS.get(self.name.rpartition("_")[2], "")
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes that read it."""
+        return NODES if self.node == EVERY else (self.node, *self.also)
 
     def checked(self, value: object) -> bool | int | float | str:
         """`value` in the parameter's type; raises BadParameter."""
@@ -52,34 +73,43 @@ _MEMORY = MemoryConfig()
 _GEOMETRIC = GeometricConfig()
 
 TABLE: tuple[Parameter, ...] = (
+    Parameter("autostart", True, EVERY, "true: the process configures and activates its nodes; false: a manager does"),
+    Parameter("watchdog_after_s", 5.0, EVERY, "what has not come for so long is named", 0.5, 3600.0, dynamic=True),
+    Parameter(
+        "table_period_s", 10.0, EVERY, "how often the times are logged, at debug level", 0.1, 3600.0, dynamic=True
+    ),
     Parameter(
         "expert",
         "learned",
         EXPERT,
         "learned: the exported model named by `model`; geometric: sensor depth alone, no network, no classes",
         choices=("learned", "geometric"),
+        also=(MEMORY,),
     ),
-    Parameter("model", "compact", EXPERT, "learned expert: a folder under models/, or a path"),
+    Parameter("model", "compact", EXPERT, "learned expert: a folder under models/, or a path", also=(MEMORY,)),
     Parameter(
         "engine",
         "onnxruntime",
         EXPERT,
         "what runs the model and its fusion; for tensorrt run `sgrocc build-engine` first",
         choices=ENGINES,
+        also=(MEMORY,),
     ),
-    Parameter("engine_threads", 1, EXPERT, "learned expert: threads of onnxruntime", 1, 64),
+    Parameter("engine_threads", 1, EXPERT, "learned expert: threads of onnxruntime", 1, 64, also=(MEMORY,)),
     Parameter(
         "engine_precision",
         "fp16",
         EXPERT,
         "of a tensorrt engine; fp16 keeps what must be exact in single precision",
         choices=PRECISIONS,
+        also=(MEMORY,),
     ),
     Parameter(
         "engine_fallback",
         True,
         EXPERT,
-        "true: onnxruntime runs what tensorrt cannot, said in the log; false: the node ends with the reason",
+        "true: onnxruntime runs what tensorrt cannot, said in the log; false: the node is not configured",
+        also=(MEMORY,),
     ),
     Parameter(
         "depth_source",
@@ -87,6 +117,28 @@ TABLE: tuple[Parameter, ...] = (
         EXPERT,
         "topic: sensor depth from the `depth` topic; network: the learned expert's own",
         choices=("topic", "network"),
+        also=(PUBLISHER,),
+    ),
+    Parameter(
+        "cameras",
+        "",
+        EXPERT,
+        "names, with spaces between them, of several cameras: `front rear` reads front/image, rear/image, ...",
+    ),
+    Parameter("camera_frame", "", EXPERT, "optical frame of the images, instead of their own frame_id"),
+    Parameter(
+        "image_transport",
+        "raw",
+        EXPERT,
+        "compressed: reads `image`/compressed (JPEG, PNG)",
+        choices=("raw", "compressed"),
+    ),
+    Parameter(
+        "depth_transport",
+        "raw",
+        EXPERT,
+        "compressedDepth: reads `depth`/compressedDepth (PNG)",
+        choices=("raw", "compressedDepth"),
     ),
     Parameter(
         "image_decoder",
@@ -96,8 +148,33 @@ TABLE: tuple[Parameter, ...] = (
         choices=("auto", "numpy", "cv_bridge"),
     ),
     Parameter("image_is_rectified", False, EXPERT, "true: P of camera_info is the image's matrix, not K"),
+    Parameter(
+        "distortion",
+        "rectify",
+        EXPERT,
+        "what happens to images whose camera_info has lens distortion; refuse: they are dropped",
+        choices=("rectify", "refuse", "ignore"),
+    ),
+    Parameter("use_mask", False, EXPERT, "true: what is not zero in the `mask` image is kept out of the map"),
+    Parameter(
+        "scale_source",
+        "none",
+        EXPERT,
+        "what corrects the metric scale of the network's own depth: the camera's height, or `depth` where it is valid",
+        choices=("none", "camera_height", "sparse_depth"),
+    ),
+    Parameter("base_frame", "base_footprint", EXPERT, "frame whose z = 0 is the floor; for scale_source camera_height"),
     Parameter("sync_tolerance_s", 0.01, EXPERT, "how far the stamps of image and depth may differ", 0.0, 1.0),
-    Parameter("max_partner_wait_s", 0.5, EXPERT, "how long an image waits for its camera_info and depth", 0.01, 60.0),
+    Parameter(
+        "max_partner_wait_s",
+        0.5,
+        EXPERT,
+        "how long an image waits for its camera_info and depth",
+        0.01,
+        60.0,
+        also=(MEMORY,),
+        dynamic=True,
+    ),
     Parameter("frame_queue_length", 2, EXPERT, "frames that wait for the worker; 1 keeps the latest only", 1, 100),
     Parameter(
         "max_anchors",
@@ -114,18 +191,58 @@ TABLE: tuple[Parameter, ...] = (
         "learned: the memory uses what `model`, which must be on its machine, learned for it, if anything; none: not",
         choices=("learned", "none"),
     ),
-    Parameter("min_depth_m", _MEMORY.min_depth_m, MEMORY, "depth nearer than this is not used", 0.01, 10.0),
-    Parameter("max_depth_m", _MEMORY.max_depth_m, MEMORY, "depth further than this is not used", 0.1, 100.0),
-    Parameter("resolution_m", _MEMORY.resolution, MEMORY, "edge of a voxel", 0.01, 1.0),
-    Parameter("global_frame", "odom", MEMORY, "frame of the map, z up"),
-    Parameter("max_pose_wait_s", 0.5, MEMORY, "how long a frame waits for its transform", 0.0, 60.0),
+    Parameter(
+        "min_depth_m", _MEMORY.min_depth_m, MEMORY, "depth nearer than this is not used", 0.01, 10.0, also=(EXPERT,)
+    ),
+    Parameter(
+        "max_depth_m", _MEMORY.max_depth_m, MEMORY, "depth further than this is not used", 0.1, 100.0, also=(EXPERT,)
+    ),
+    Parameter("resolution_m", _MEMORY.resolution, MEMORY, "edge of a voxel", 0.01, 1.0, also=(EXPERT, PUBLISHER)),
+    Parameter("global_frame", "odom", MEMORY, "frame of the map, z up", also=(PUBLISHER,)),
+    Parameter("max_pose_wait_s", 0.5, MEMORY, "how long a frame waits for its transform", 0.0, 60.0, dynamic=True),
     Parameter("pose_queue_length", 20, MEMORY, "frames waiting for their transform at most", 1, 1000),
-    Parameter("tf_cache_time_s", 30.0, MEMORY, "how long transforms are remembered", 0.1, 3600.0),
+    Parameter("tf_cache_time_s", 30.0, MEMORY, "how long transforms are remembered", 0.1, 3600.0, also=(EXPERT,)),
+    Parameter(
+        "odom_frame",
+        "odom",
+        MEMORY,
+        "frame that drifts but never jumps: where it jumps in global_frame, a loop was closed; empty: not looked at",
+    ),
+    Parameter(
+        "map_jump_m", 0.3, MEMORY, "a jump of global_frame against odom_frame from here", 0.01, 100.0, dynamic=True
+    ),
+    Parameter("map_jump_deg", 5.0, MEMORY, "the same for its turn, degrees", 0.1, 180.0, dynamic=True),
+    Parameter(
+        "on_map_jump",
+        "keep",
+        MEMORY,
+        "keep: a jump is reported; reset: the map begins anew",
+        choices=("keep", "reset"),
+        dynamic=True,
+    ),
+    Parameter(
+        "on_time_jump",
+        "keep",
+        MEMORY,
+        "what happens to the map when the clock goes back, as when a bag starts again",
+        choices=("keep", "reset"),
+        dynamic=True,
+    ),
     Parameter(
         "map_file",
         "",
         MEMORY,
         "file of the map: loaded at the start where it is there; ~/save_map writes it, ~/load_map reads it again",
+        dynamic=True,
+    ),
+    Parameter(
+        "gaussian_cloud_rate_hz",
+        1.0,
+        MEMORY,
+        "the cloud of remembered Gaussians: at most so often",
+        0.01,
+        30.0,
+        dynamic=True,
     ),
     Parameter(
         "memory.max_gaussians",
@@ -134,6 +251,7 @@ TABLE: tuple[Parameter, ...] = (
         "hard bound; the Gaussians unseen for longest go first",
         1000,
         10_000_000,
+        dynamic=True,
     ),
     Parameter(
         "memory.occupied_threshold",
@@ -142,6 +260,7 @@ TABLE: tuple[Parameter, ...] = (
         "mean occupancy from which a voxel is occupied",
         0.01,
         0.99,
+        dynamic=True,
     ),
     Parameter(
         "memory.guessed_threshold",
@@ -150,6 +269,7 @@ TABLE: tuple[Parameter, ...] = (
         "the same where nothing was measured: what stays hidden is mostly solid",
         0.01,
         0.99,
+        dynamic=True,
     ),
     Parameter(
         "memory.free_margin_m",
@@ -158,6 +278,7 @@ TABLE: tuple[Parameter, ...] = (
         "how far in front of the depth a voxel is looked through",
         0.01,
         1.0,
+        also=(EXPERT,),
     ),
     Parameter(
         "memory.max_frames",
@@ -166,6 +287,7 @@ TABLE: tuple[Parameter, ...] = (
         "how many frames at most stand against a new one: how long vanished things stay",
         1.0,
         1000.0,
+        dynamic=True,
     ),
     Parameter(
         "memory.confidence",
@@ -173,10 +295,23 @@ TABLE: tuple[Parameter, ...] = (
         MEMORY,
         "what confirms a remembered Gaussian (eqs. 6 to 8)",
         choices=CONFIDENCES,
+        dynamic=True,
     ),
-    Parameter("memory.temperature", _MEMORY.temperature, MEMORY, "T of the semantic confidence (eq. 7)", 0.01, 10.0),
-    Parameter("memory.lowest_confidence", _MEMORY.lowest_confidence, MEMORY, "tau_min of eq. 7", 0.0, 1.0),
-    Parameter("memory.highest_confidence", _MEMORY.highest_confidence, MEMORY, "tau_max of eq. 7", 0.0, 1.0),
+    Parameter(
+        "memory.temperature",
+        _MEMORY.temperature,
+        MEMORY,
+        "T of the semantic confidence (eq. 7)",
+        0.01,
+        10.0,
+        dynamic=True,
+    ),
+    Parameter(
+        "memory.lowest_confidence", _MEMORY.lowest_confidence, MEMORY, "tau_min of eq. 7", 0.0, 1.0, dynamic=True
+    ),
+    Parameter(
+        "memory.highest_confidence", _MEMORY.highest_confidence, MEMORY, "tau_max of eq. 7", 0.0, 1.0, dynamic=True
+    ),
     Parameter(
         "memory.frozen_below",
         _MEMORY.frozen_below,
@@ -184,6 +319,7 @@ TABLE: tuple[Parameter, ...] = (
         "update ratios under this leave a Gaussian untouched",
         0.0,
         1.0,
+        dynamic=True,
     ),
     Parameter(
         "memory.aggregation",
@@ -191,6 +327,7 @@ TABLE: tuple[Parameter, ...] = (
         MEMORY,
         "how Gaussians add up to occupancy",
         choices=("decoupled", "additive"),
+        dynamic=True,
     ),
     Parameter(
         "memory.max_inferred_m",
@@ -199,6 +336,7 @@ TABLE: tuple[Parameter, ...] = (
         "how far behind a surface the network's guess of what is hidden is believed; 0: not at all",
         0.0,
         10.0,
+        dynamic=True,
     ),
     Parameter(
         "memory.radius_m",
@@ -207,6 +345,7 @@ TABLE: tuple[Parameter, ...] = (
         "what lies further from the camera is forgotten; more than max_depth_m, or 0: nothing",
         0.0,
         10_000.0,
+        dynamic=True,
     ),
     Parameter(
         "memory.decay_frames",
@@ -215,26 +354,66 @@ TABLE: tuple[Parameter, ...] = (
         "movable things are forgotten where so many frames have not looked; 0: never",
         0,
         10_000_000,
+        dynamic=True,
     ),
     Parameter(
         "publish_rate_hz",
         30.0,
         PUBLISHER,
-        "point cloud and grid: at most so often; they follow the frames",
+        "point cloud and grids: at most so often; they follow the frames",
         0.1,
         1000.0,
+        dynamic=True,
     ),
-    Parameter("octomap_rate_hz", 1.0, PUBLISHER, "Octomap messages and markers: at most so often", 0.01, 100.0),
+    Parameter(
+        "octomap_rate_hz", 1.0, PUBLISHER, "Octomap messages and markers: at most so often", 0.01, 100.0, dynamic=True
+    ),
     Parameter(
         "grid_min_height_m",
         0.1,
         PUBLISHER,
-        "OccupancyGrid: lower edge of the height band in the global frame",
+        "grids: lower edge of the height band in the global frame",
         -1000.0,
         1000.0,
+        dynamic=True,
     ),
-    Parameter("grid_max_height_m", 1.5, PUBLISHER, "OccupancyGrid: upper edge of the height band", -1000.0, 1000.0),
-    Parameter("max_markers", 5_000, PUBLISHER, "cubes in the marker message at most", 1, 1_000_000),
+    Parameter(
+        "grid_max_height_m", 1.5, PUBLISHER, "grids: upper edge of the height band", -1000.0, 1000.0, dynamic=True
+    ),
+    Parameter(
+        "network_free_space",
+        False,
+        PUBLISHER,
+        "false: free space of the network's own depth is sent as unknown, so that it clears nothing that others mark",
+        dynamic=True,
+    ),
+    Parameter("max_markers", 5_000, PUBLISHER, "cubes in the marker message at most", 1, 1_000_000, dynamic=True),
+    Parameter(
+        "max_distance_m", 5.0, PUBLISHER, "distance field: what is further counts as so far", 0.1, 1000.0, dynamic=True
+    ),
+    Parameter("ply_file", "", PUBLISHER, "file that ~/save_ply writes", dynamic=True),
+    Parameter(
+        "latency_warn_ms",
+        500.0,
+        PUBLISHER,
+        "from the image's stamp to the map that holds it: a warning in /diagnostics from here",
+        1.0,
+        1e6,
+        dynamic=True,
+    ),
+    Parameter("latency_error_ms", 2000.0, PUBLISHER, "the same, an error", 1.0, 1e6, dynamic=True),
+    *(
+        Parameter(
+            f"cost.{name}",
+            0 if label in (CEILING, FLOOR) else 100,
+            PUBLISHER,
+            f"cost grid: what a cell with {name} in the height band costs",
+            0,
+            100,
+            dynamic=True,
+        )
+        for label, name in zip(CLASS_LABELS, CLASS_NAMES)
+    ),
 )
 _BY_NAME = {parameter.name: parameter for parameter in TABLE}
 
@@ -244,13 +423,18 @@ _FOREIGN = ("use_sim_time", "start_type_description_service")
 Values = dict[str, "bool | int | float | str"]
 
 
+def require_known(name: str) -> None:
+    """Raises BadParameter for a name that neither we nor rclpy know, with the nearest known one."""
+    if name not in _BY_NAME and name not in _FOREIGN and not name.startswith("qos_overrides."):
+        near = difflib.get_close_matches(name, _BY_NAME, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else "see the table of parameters in the README"
+        raise BadParameter(f"there is no parameter {name}: {hint}")
+
+
 def complete(given: dict[str, object]) -> Values:
     """All parameters, with the given ones in place of their defaults. Raises BadParameter."""
     for name in given:
-        if name not in _BY_NAME and name not in _FOREIGN and not name.startswith("qos_overrides."):
-            near = difflib.get_close_matches(name, _BY_NAME, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]}?" if near else "see the table of parameters in the README"
-            raise BadParameter(f"there is no parameter {name}: {hint}")
+        require_known(name)
     values = {p.name: p.checked(given.get(p.name, p.default)) for p in TABLE}
     try:
         memory_config(values)
@@ -262,24 +446,29 @@ def complete(given: dict[str, object]) -> Values:
         raise BadParameter("the learned expert needs a model: set `model` to a folder under models/, or to a path")
     if not values["global_frame"]:
         raise BadParameter("global_frame is empty: name the frame of the map, such as odom or map")
-    if values["grid_min_height_m"] >= values["grid_max_height_m"]:
-        raise BadParameter("grid_min_height_m must be less than grid_max_height_m")
+    if values["scale_source"] != "none" and values["depth_source"] == "topic":
+        raise BadParameter("scale_source corrects the network's own depth: set depth_source to network, or it to none")
+    for low, high in (("grid_min_height_m", "grid_max_height_m"), ("latency_warn_ms", "latency_error_ms")):
+        if values[low] >= values[high]:
+            raise BadParameter(f"{low} must be less than {high}")
+    cameras(values)
     return values
 
 
-def declare(node) -> Values:
-    """Declare the table on a node and return the checked values. Raises BadParameter.
+def cameras(values: Values) -> tuple[str, ...]:
+    """The prefixes of the input topics, one for each camera. Raises BadParameter."""
+    names = str(values["cameras"]).split()
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or names.count(name) > 1:
+            raise BadParameter(
+                f"cameras has the name {name!r}: give each once, of letters, digits and _, such as front rear"
+            )
+    return tuple(f"{name}/" for name in names) or ("",)
 
-    Every node knows the whole table, so that one YAML serves all three.
-    """
-    from rcl_interfaces.msg import ParameterDescriptor
 
-    overrides = {name: override.value for name, override in node._parameter_overrides.items()}
-    values = complete(overrides)
-    for parameter in TABLE:
-        descriptor = ParameterDescriptor(description=parameter.doc, read_only=True)
-        node.declare_parameter(parameter.name, values[parameter.name], descriptor, ignore_override=True)
-    return values
+def costs(values: Values) -> dict[int, int]:
+    """{label: cost, 0 to 100} of the classes."""
+    return {label: int(values[f"cost.{name}"]) for label, name in zip(CLASS_LABELS, CLASS_NAMES)}
 
 
 def from_yaml(path: str | Path) -> Values:
@@ -299,27 +488,6 @@ def from_yaml(path: str | Path) -> Values:
         others = ", ".join(str(name) for name in content if name != "/**")
         raise BadParameter(f"{path} has sections that are not read here, {others}: put their parameters below '/**'")
     return complete(_flat(given))
-
-
-def to_yaml() -> str:
-    """The table as the parameter file that the package ships."""
-    lines = ["# Every parameter with its default. Units are in the names.", "/**:", "  ros__parameters:"]
-    nodes = {EXPERT: "spatial_expert_node", MEMORY: "gaussian_memory_node", PUBLISHER: "occupancy_publisher_node"}
-    group = None
-    for parameter in TABLE:
-        if parameter.node != group:
-            group = parameter.node
-            lines += ["", f"    # {nodes[group]}"]
-        lines.append(f"    {parameter.name}: {_default_of(parameter)}  # {parameter.doc}{_range_of(parameter)}")
-    return "\n".join(lines) + "\n"
-
-
-def to_markdown() -> str:
-    """The table as the README shows it."""
-    lines = ["| parameter | default | meaning |", "|---|---|---|"]
-    for parameter in TABLE:
-        lines.append(f"| `{parameter.name}` | `{_default_of(parameter)}` | {parameter.doc}{_range_of(parameter)} |")
-    return "\n".join(lines) + "\n"
 
 
 def memory_config(values: Values) -> MemoryConfig:
@@ -372,16 +540,6 @@ def _engine_of(network: ModelManifest | Network, values: Values, say: Say) -> En
     )
 
 
-def _default_of(parameter: Parameter) -> str:
-    return yaml.safe_dump(parameter.default).splitlines()[0]
-
-
-def _range_of(parameter: Parameter) -> str:
-    if parameter.choices:  # no "|" between them: it would end the cell of the README's table
-        return f" ({', '.join(parameter.choices)})"
-    return "" if parameter.low is None else f" ({parameter.low:g} to {parameter.high:g})"
-
-
 def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for key, value in tree.items():
@@ -390,7 +548,3 @@ def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-if __name__ == "__main__":
-    print(to_yaml(), end="")

@@ -12,8 +12,9 @@ from sgrocc_ros.worker import run_nodes
 
 
 def make_pipeline(**node_options) -> list:
-    """The publisher, the memory and the expert, connected. Expert and memory work in a thread each: while one frame is
-    fused, the network already sees the next.
+    """The publisher, the memory and the expert, connected: in the order in which they begin.
+
+    Expert and memory work in a thread each: while one frame is fused, the network already sees the next.
     """
     counters = FrameCounters()
     publisher = OccupancyPublisherNode(in_pipeline=True, **node_options)

@@ -30,7 +30,7 @@ WINDOW = 1000
 
 def run(sequence_folder: Path, out: Path, frames: int, overrides: dict[str, object] | None = None) -> dict:
     """Play laps until so many frames were played; returns {laps: [...], failures: [sentence]}, and writes it with a
-    picture, `soak.png`. overrides: of the parameters.
+    picture, `soak.png` (where there is matplotlib). overrides: of the parameters.
 
     Each lap starts the recording's clock anew, as a bag in a loop does, and the map is kept.
     """
@@ -106,8 +106,12 @@ def cpu_ms_between(laps: list[dict], first: float, last: float) -> float:
 
 
 def draw(laps: list[dict], path: Path) -> None:
-    """Gaussians, resident memory and CPU time per frame over the fused frames."""
-    import matplotlib
+    """Gaussians, resident memory and CPU time per frame over the fused frames; nothing without matplotlib."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        print(f"soak: {path.name} was not drawn, since matplotlib is missing: pip install matplotlib", file=sys.stderr)
+        return
 
     matplotlib.use("Agg")
     from matplotlib import pyplot

@@ -6,134 +6,177 @@ import sys
 import time
 from collections.abc import Callable
 
-from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
-from rclpy.qos import QoSProfile, QoSReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Float64
+from std_srvs.srv import Trigger
 
-from sgrocc.experts import Frame, Prediction
+from sgrocc.experts import Expert, Prediction
+from sgrocc.experts.masking import without
 from sgrocc.stages import stage
-from sgrocc_ros import messages, parameters
-from sgrocc_ros.health import FrameCounters, Health
+from sgrocc_ros import images, messages, parameters
+from sgrocc_ros.health import FrameCounters
+from sgrocc_ros.lifecycle import INTERNAL_QOS, SENSOR_QOS, ManagedNode
+from sgrocc_ros.scale import ScaleCorrection
 from sgrocc_ros.synchronise import StampJoiner
 from sgrocc_ros.worker import Worker, run_nodes
-
-#: Cameras publish best effort or reliable; a best-effort subscription hears both.
-SENSOR_QOS = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-#: Between our own nodes nothing may be lost.
-INTERNAL_QOS = QoSProfile(depth=50, reliability=QoSReliabilityPolicy.RELIABLE)
 
 #: Receives (prediction, stamp in nanoseconds, frame id of the camera).
 PredictionSink = Callable[[Prediction, int, str], None]
 
 
-class SpatialExpertNode(Node):
-    """Runs the expert once per frame, in one worker thread that keeps the latest frame only.
+class SpatialExpertNode(ManagedNode):
+    """Runs the expert once per frame, in one worker thread that keeps the latest frames only.
 
-    With a `sink`, predictions are handed to it in the worker thread; without one they are published: `gaussians`
-    (PointCloud2), `gaussians/depth` (Image) and `gaussians/camera_info`, all at the image's stamp.
+    With a `sink`, predictions are handed to it in the worker thread. They are published, too, where somebody listens
+    (always, without a sink): `gaussians` (PointCloud2), `gaussians/depth` (Image) and `gaussians/camera_info`, all at
+    the image's stamp. Several cameras (the parameter `cameras`) share the expert. `~/pause` takes no frames until
+    `~/resume`.
     """
 
-    def __init__(
-        self,
-        sink: PredictionSink | None = None,
-        counters: FrameCounters | None = None,
-        **node_options,
-    ) -> None:
-        super().__init__("spatial_expert", **node_options)
-        self._values = parameters.declare(self)
-        self._expert = parameters.make_expert(self._values, self.get_logger().warning)
-        self._sink = sink or self._publisher_sink()
-        self._counters = counters or FrameCounters()
-        self._health = Health(self, self._counters) if counters is None else None
-        self._warned_distortion = False
-        streams = ["image", "camera_info"]
-        if self._expert.depth_source == "topic":
-            streams.append("depth")
-        self._joiner = StampJoiner(
-            required=tuple(streams),
-            latched=("camera_info",),
-            tolerance_s=self._values["sync_tolerance_s"],
-            max_length=30,
-        )
+    def __init__(self, sink: PredictionSink | None = None, counters: FrameCounters | None = None, **options) -> None:
+        self._expert: Expert | None = None
+        self._worker: Worker | None = None
+        self._scale: ScaleCorrection | None = None
+        self._joiners: dict[str, StampJoiner] = {}
+        self._paused = False
+        self._sink = sink
+        super().__init__(parameters.EXPERT, counters, counts=counters is None, standalone=sink is None, **options)
+        self.create_service(Trigger, "~/pause", lambda _, response: self._pause(True, response))
+        self.create_service(Trigger, "~/resume", lambda _, response: self._pause(False, response))
+
+    # -- transitions ----------------------------------------------------------------------------------------------
+
+    def configured(self) -> None:
+        self._expert = parameters.make_expert(self.values, self.get_logger().warning)
+        self._decoder = images.FrameDecoder(self.values, self.get_logger().warning)
+        if self.values["scale_source"] != "none":
+            self._scale = ScaleCorrection(self, self.values)
+        for topic, kind in (
+            ("gaussians", PointCloud2),
+            ("gaussians/depth", Image),
+            ("gaussians/camera_info", CameraInfo),
+            ("debug/gates", Image),
+            ("debug/processing_ms", Float64),
+        ):
+            self.offer(topic, kind, INTERNAL_QOS)
+
+    def activated(self) -> None:
+        values = self.values
+        streams = {"image": (Image, ""), "camera_info": (CameraInfo, "")}
+        if values["image_transport"] == "compressed":
+            streams["image"] = CompressedImage, "/compressed"
+        if self._expert.depth_source == "topic" or values["scale_source"] == "sparse_depth":
+            compressed = values["depth_transport"] != "raw"
+            streams["depth"] = (CompressedImage, "/compressedDepth") if compressed else (Image, "")
+        if values["use_mask"]:
+            streams["mask"] = Image, ""
         self._worker = Worker(
             self._process,
-            queue_length=self._values["frame_queue_length"],
-            overtaken=lambda _: self._counters.drop("overtaken", "frames come faster than they can be fused"),
-            failed=self._on_failure,
+            queue_length=values["frame_queue_length"],
+            overtaken=lambda _: self.counters.drop("overtaken", "frames come faster than they can be fused"),
+            failed=self.failed,
         )
-        types = {"image": Image, "camera_info": CameraInfo, "depth": Image}
-        for stream in streams:
-            self.create_subscription(
-                types[stream],
-                stream,
-                lambda message, stream=stream: self._on_message(stream, message),
-                SENSOR_QOS,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        self._joiners = {}
+        for camera in parameters.cameras(values):
+            # At most so many wait: a stream that never comes must not fill the memory.
+            self._joiners[camera] = StampJoiner(
+                required=tuple(streams),
+                latched=("camera_info",),
+                tolerance_s=values["sync_tolerance_s"],
+                max_length=30,
             )
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(0.2, self._expire, clock=steady)
+            for stream, (kind, suffix) in streams.items():
+                self._listen(camera, stream, kind, suffix)
+        self.every(0.2, self._expire)
 
-    def stop(self) -> None:
-        self._worker.stop()
+    def deactivated(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+        self._worker, self._joiners = None, {}
 
-    def _on_message(self, stream: str, message) -> None:
+    def cleaned_up(self) -> None:
+        self._expert = self._decoder = None
+        if self._scale is not None:
+            self._scale.close()
+        self._scale = None
+
+    def details(self) -> dict[str, object]:
+        return {"paused": self._paused, **(self._scale.details() if self._scale else {})}
+
+    # -- frames ---------------------------------------------------------------------------------------------------
+
+    def _listen(self, camera: str, stream: str, kind: type, suffix: str) -> None:
+        topic = self.resolve_topic_name(f"{camera}{stream}") + suffix
+        self.health.watchdog.watch(camera + stream, topic, _type_of(kind), once=stream == "camera_info")
+        self.hear(kind, topic, lambda message: self._on_message(camera, stream, message), SENSOR_QOS)
+
+    def _on_message(self, camera: str, stream: str, message) -> None:
+        self.health.watchdog.heard(camera + stream)
+        if self._paused and stream != "camera_info":
+            return
         if stream == "image":
-            self._counters.receive()
-        for joined in self._joiner.add(stream, messages.stamp_ns(message.header), message, time.monotonic()):
+            self.counters.receive()
+        joiner = self._joiners[camera]
+        for joined in joiner.add(stream, messages.stamp_ns(message.header), message, time.monotonic()):
             self._worker.put(joined)
-        self._count_unmatched()
+        self._count_unmatched(joiner)
 
     def _expire(self) -> None:
-        for joined in self._joiner.expire(time.monotonic(), self._values["max_partner_wait_s"]):
-            self._worker.put(joined)
-        self._count_unmatched()
+        for joiner in self._joiners.values():
+            for joined in joiner.expire(time.monotonic(), self.values["max_partner_wait_s"]):
+                self._worker.put(joined)
+            self._count_unmatched(joiner)
 
-    def _count_unmatched(self) -> None:
-        for reason, sentence in self._joiner.take_dropped():
-            self._counters.drop(reason, sentence)
+    def _count_unmatched(self, joiner: StampJoiner) -> None:
+        for reason, sentence in joiner.take_dropped():
+            self.counters.drop(reason, sentence)
 
     def _process(self, joined: dict) -> None:
-        image = joined["image"]
+        header = joined["image"].header
+        stamp_ns, frame_id = messages.stamp_ns(header), self.values["camera_frame"] or header.frame_id
+        begun = time.monotonic()
         try:
-            rectified = self._values["image_is_rectified"]
             with stage("decode"):
-                rgb = messages.decode_image(image, self._values["image_decoder"])
-                camera = messages.camera_of(joined["camera_info"], rgb.shape[1], rgb.shape[0], rectified)
-                depth = messages.decode_depth(joined["depth"]) if "depth" in joined else None
-            if not rectified and messages.has_distortion(joined["camera_info"]) and not self._warned_distortion:
-                self._warned_distortion = True
-                self.get_logger().warning(
-                    "camera_info has lens distortion, which is not corrected here: remap `image` to the rectified "
-                    "image of image_proc and set image_is_rectified"
+                frame = self._decoder.frame(
+                    joined["image"], joined["camera_info"], joined.get("depth"), joined.get("mask")
                 )
-            prediction = self._expert(Frame(rgb, camera, depth))
+            prediction = self._expert(frame)
+            if self._scale is not None:
+                prediction = self._scale.corrected(prediction, frame.depth, stamp_ns, frame_id)
+            if frame.mask is not None:
+                prediction = without(prediction, frame.mask)
         except messages.BadMessage as error:
-            self._counters.drop(error.reason, str(error))
+            self.counters.drop(error.reason, str(error))
         except ValueError as error:
-            self._counters.drop("expert_refused", str(error))
+            self.counters.drop("expert_refused", str(error))
         else:
-            self._sink(prediction, messages.stamp_ns(image.header), image.header.frame_id)
+            self._publish(prediction, messages.to_header(stamp_ns, frame_id), 1e3 * (time.monotonic() - begun))
+            if self._sink is not None:
+                self._sink(prediction, stamp_ns, frame_id)
 
-    def _on_failure(self, trace: str) -> None:
-        self._counters.drop("internal_error", "a frame failed inside the software: see the log and report it")
-        self.get_logger().error(trace)
+    def _publish(self, prediction: Prediction, header, spent_ms: float) -> None:
+        builders = {
+            "gaussians/camera_info": lambda: images.camera_info_message(header, prediction.camera),
+            "gaussians/depth": lambda: images.depth_message(header, prediction.depth),
+            "gaussians": lambda: messages.gaussians_to_cloud(
+                header, prediction.gaussians, prediction.semantic, prediction.depth_sigma_m
+            ),
+            "debug/processing_ms": lambda: Float64(data=spent_ms),
+        }
+        if prediction.gates is not None:
+            builders["debug/gates"] = lambda: images.float_image(header, prediction.gates)
+        for name, build in builders.items():
+            if self.outputs[name].get_subscription_count():
+                self.outputs[name].publish(build())
 
-    def _publisher_sink(self) -> PredictionSink:
-        cloud = self.create_publisher(PointCloud2, "gaussians", INTERNAL_QOS)
-        depth = self.create_publisher(Image, "gaussians/depth", INTERNAL_QOS)
-        info = self.create_publisher(CameraInfo, "gaussians/camera_info", INTERNAL_QOS)
+    def _pause(self, paused: bool, response: Trigger.Response) -> Trigger.Response:
+        self._paused = paused
+        response.success, response.message = True, "frames are not taken" if paused else "frames are taken"
+        return response
 
-        def publish(prediction: Prediction, stamp_ns: int, frame_id: str) -> None:
-            header = messages.to_header(stamp_ns, frame_id)
-            info.publish(messages.camera_info_message(header, prediction.camera))
-            depth.publish(messages.depth_message(header, prediction.depth))
-            cloud.publish(
-                messages.gaussians_to_cloud(header, prediction.gaussians, prediction.semantic, prediction.depth_sigma_m)
-            )
 
-        return publish
+def _type_of(kind: type) -> str:
+    return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
 
 
 def main(args: list[str] | None = None) -> int:

@@ -227,8 +227,10 @@ class RosTransforms:
     def __init__(self, node, cache_time_s: float) -> None:
         self.problems: Counter[str] = Counter()
         self._logger = node.get_logger()
+        self._close: Callable[[], None] = lambda: None
         try:
             self._buffer = _Tf2Buffer(node, cache_time_s, self._report)
+            self._close = self._buffer.close
         except ImportError:
             self._buffer = TransformBuffer(cache_time_s)
             self._listen(node)
@@ -249,6 +251,10 @@ class RosTransforms:
         """Forget all but the static transforms."""
         self._buffer.clear()
 
+    def close(self) -> None:
+        """Listen no more."""
+        self._close()
+
     def _listen(self, node) -> None:
         from rclpy.clock import JumpThreshold
         from rclpy.duration import Duration
@@ -256,10 +262,19 @@ class RosTransforms:
         from tf2_msgs.msg import TFMessage
 
         latched = QoSProfile(depth=100, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
-        node.create_subscription(TFMessage, "/tf", lambda msg: self._receive(msg, False), QoSProfile(depth=100))
-        node.create_subscription(TFMessage, "/tf_static", lambda msg: self._receive(msg, True), latched)
+        heard = [
+            node.create_subscription(TFMessage, "/tf", lambda msg: self._receive(msg, False), QoSProfile(depth=100)),
+            node.create_subscription(TFMessage, "/tf_static", lambda msg: self._receive(msg, True), latched),
+        ]
         back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
-        self._jumps = node.get_clock().create_jump_callback(back, post_callback=lambda _: self.clear())
+        jumps = node.get_clock().create_jump_callback(back, post_callback=lambda _: self.clear())
+
+        def close() -> None:
+            jumps.unregister()
+            for subscription in heard:
+                node.destroy_subscription(subscription)
+
+        self._close = close
 
     def _receive(self, msg, static: bool) -> None:
         for problem in _add_each(self._buffer, msg, static):
@@ -287,6 +302,7 @@ class _Tf2Buffer:
         self._buffer = tf2_ros.Buffer(cache_time=Duration(seconds=cache_time_s), node=node)
         self._listener = tf2_ros.TransformListener(self, node, spin_thread=False)
         self.clear = self._buffer.clear
+        self.close = self._listener.unregister
 
     def set_transform(self, stamped, authority: str) -> None:
         self._set_checked(self._buffer.set_transform, stamped, authority)
@@ -341,11 +357,16 @@ class PoseQueue:
                 f"a queue of {max_length} frames that wait {max_wait_s} s holds nothing: "
                 "give it room for one frame or more and a wait of 0 s or more"
             )
-        self._max_length, self._max_wait_s = max_length, max_wait_s
+        self._max_length, self.max_wait_s = max_length, max_wait_s
         self._waiting: list[tuple[int, float, object]] = []  # (stamp, time of its push, item), by stamp
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def clear(self) -> list[object]:
+        """Give up all that wait; returns them."""
+        waiting, self._waiting = self._waiting, []
+        return [item for _, _, item in waiting]
 
     def push(self, stamp_ns: int, item: object, now_s: float) -> list[tuple[object, str]]:
         """Add a frame; returns [(item, 'queue_full')] of the oldest one where there is no room for all."""
@@ -368,7 +389,7 @@ class PoseQueue:
             try:
                 ready.append((item, lookup(item)))
             except PoseUnavailable as error:
-                if error.may_come and now_s - pushed_s < self._max_wait_s:
+                if error.may_come and now_s - pushed_s < self.max_wait_s:
                     break
                 dropped.append((item, error.reason, str(error)))
             del self._waiting[0]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -11,6 +14,9 @@ from collections.abc import Callable, Sequence
 import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 
 
 class Worker:
@@ -73,37 +79,116 @@ class Worker:
                 self._failed(traceback.format_exc())
 
 
-def run_nodes(make_nodes: Callable[[], Sequence], args: list[str] | None = None) -> int:
-    """Spin nodes in one single-threaded executor until SIGINT or SIGTERM; returns the exit code.
+class Requests:
+    """What other threads ask of the thread that owns the work: done there, in order, by `answer`.
 
-    make_nodes: creates the nodes, each with a `stop()`. What it raises for bad parameters or models (ValueError,
-    OSError) is printed as one sentence and gives exit code 2.
+    An action returns a sentence; what it raises is logged, and is the answer.
     """
+
+    def __init__(self, log: Callable[[str], None], answered: Callable[[], None] = lambda: None) -> None:
+        """answered: called after each answer; an executor that waits must be woken to pass it on."""
+        self._log, self._answered = log, answered
+        self._asked: deque[tuple[Callable[[], str], Future]] = deque()
+
+    def ask(self, action: Callable[[], str]) -> Future:
+        """The future result is (success, sentence)."""
+        done = Future()
+        self._asked.append((action, done))
+        return done
+
+    def answer(self) -> None:
+        """Do all that was asked for."""
+        while self._asked:
+            action, done = self._asked.popleft()
+            try:
+                done.set_result((True, action()))
+            except (ValueError, OSError) as error:
+                self._log(str(error))
+                done.set_result((False, str(error)))
+            except Exception as error:  # whoever asked must not wait for ever
+                self._log(traceback.format_exc())
+                done.set_result((False, f"{type(error).__name__}: {error}"))
+            self._answered()
+
+    def refuse(self, sentence: str) -> None:
+        """Answer all with no."""
+        while self._asked:
+            self._asked.popleft()[1].set_result((False, sentence))
+
+
+def run_nodes(make_nodes: Callable[[], Sequence], args: list[str] | None = None) -> int:
+    """Spin lifecycle nodes in one single-threaded executor until SIGINT or SIGTERM; returns the exit code.
+
+    make_nodes: creates them; with the parameter `autostart` they are configured and activated. What is wrong with
+    parameters or models then is said in one sentence and gives exit code 2. A signal ends the
+    process within two seconds and with exit code 0, whatever it is doing.
+    """
+    ending = _Ending()
     try:
-        rclpy.init(args=args)
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # rcl's errors are of that kind
         print(f"sgrocc: the arguments behind --ros-args cannot be used: {error}", file=sys.stderr)
         return 2
     nodes: Sequence = ()
     executor = SingleThreadedExecutor()
+    ending.wake = executor.wake
     try:
         nodes = make_nodes()
         for node in nodes:
             executor.add_node(node)
-        executor.spin()
+        if nodes[0].values["autostart"] and not bring_up(nodes, lambda: ending.asked):
+            return 2
+        while not ending.asked:
+            executor.spin_once()
     except (ValueError, OSError, ParameterException) as error:
         print(f"sgrocc: {error}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass
-    except RuntimeError:  # of rcl
-        if rclpy.ok():  # else the signal came while the nodes were being made
-            raise
     finally:
-        for node in nodes:
+        for node in reversed(nodes):  # what sends before what receives
             node.stop()
         executor.shutdown(timeout_sec=1.0)
         for node in nodes:
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def bring_up(nodes: Sequence, is_ending: Callable[[], bool] = lambda: False) -> bool:
+    """Configure all, then activate all; returns whether none refused. The one that does says why."""
+    for transition in ("trigger_configure", "trigger_activate"):
+        for node in nodes:
+            if is_ending():
+                return True
+            if getattr(node, transition)() != TransitionCallbackReturn.SUCCESS:
+                return False
+    return True
+
+
+class _Ending:
+    """Listens for SIGINT and SIGTERM. `wake` is called then; when the process is still there a little later, in the
+    middle of something that cannot be interrupted, it is ended: what it writes is whole or not at all.
+    """
+
+    _LIMIT_S = 1.7
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.wake: Callable[[], None] = lambda: None
+        self._inlet, outlet = os.pipe()
+        os.set_blocking(outlet, False)
+        # The signal is written to the pipe at once, also while Python waits for a library.
+        signal.set_wakeup_fd(outlet)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        threading.Thread(target=self._listen, name="sgrocc-ending", daemon=True).start()
+
+    def _listen(self) -> None:
+        while os.read(self._inlet, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
+            pass
+        self.asked = True
+        self.wake()
+        time.sleep(self._LIMIT_S)
+        sys.stderr.flush()
+        os._exit(0)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from test_posed_rgbd import random_poses, write_sequence
 
 from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
@@ -20,7 +21,7 @@ from sgrocc.geometry import Pose
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 
 from sgrocc_ros import record_sequence as recorder
-from sgrocc_ros.bag import BagError, BagReader, BagWriter, header_stamp_ns, typestore
+from sgrocc_ros.bag import BagError, BagReader, BagWriter, header_stamp_ns, is_bag, typestore
 from sgrocc_ros.record_sequence import record_sequence
 
 FRAMES = 6
@@ -164,8 +165,92 @@ def test_a_failed_recording_leaves_nothing(tmp_path, capsys):
     assert not (tmp_path / "bag").exists()
 
 
+def check_that_viewers_can_open(bag: Path, types: dict[str, str], latched: set[str]) -> None:
+    """What Foxglove and `ros2 bag play` need: MCAP, messages in CDR, the definition of every type inside, and the QoS.
+
+    types: {topic: type} that the bag must have; latched: the topics that late subscribers must get.
+    """
+    mcap = pytest.importorskip("mcap.reader", reason="mcap is not installed: pip install mcap")
+    from rosbags.typesys import get_types_from_msg
+
+    metadata = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert metadata["storage_identifier"] == "mcap"
+    offered = {row["topic_metadata"]["name"]: row["topic_metadata"] for row in metadata["topics_with_message_count"]}
+    with (bag / f"{bag.name}.mcap").open("rb") as stream:
+        reader = mcap.make_reader(stream)
+        assert reader.get_header().profile == "ros2"
+        summary = reader.get_summary()
+    with (bag / f"{bag.name}.mcap").open("rb") as stream:
+        # Before the messages the definitions lie as well, for those who read from the beginning.
+        read = {(schema.name, channel.topic) for schema, channel, _ in mcap.NonSeekingReader(stream).iter_messages()}
+    assert {topic: kind for kind, topic in read} == types
+    for channel in summary.channels.values():
+        schema = summary.schemas[channel.schema_id]
+        assert (schema.name, channel.message_encoding, schema.encoding) == (types[channel.topic], "cdr", "ros2msg")
+        # Whole, with what it is made of: read back it is what we know of these types.
+        definitions = get_types_from_msg(schema.data.decode(), schema.name)
+        assert definitions[schema.name][1], f"{schema.name} has no fields"
+        assert definitions == {name: typestore().fielddefs[name] for name in definitions}
+        durability = "transient_local" if channel.topic in latched else "volatile"
+        for [profile] in (
+            offered[channel.topic]["offered_qos_profiles"],
+            yaml.safe_load(channel.metadata["offered_qos_profiles"]),
+        ):
+            assert (profile["reliability"], profile["durability"]) == ("reliable", durability)
+
+
+def test_viewers_can_open_a_recording(recording):
+    check_that_viewers_can_open(recording[1], TYPES, {"/tf_static"})
+
+
+def test_viewers_can_open_what_the_demo_saves(tmp_path):
+    serialization = pytest.importorskip("rclpy.serialization", reason="ROS 2 is not installed: rclpy is absent")
+    pytest.importorskip("octomap_msgs", reason="octomap_msgs is not installed")
+    from sgrocc_ros import demo
+
+    class Listener:
+        received = [
+            (topic, 0, 10**9 + i, serialization.serialize_message(kind()))
+            for i, (topic, kind) in enumerate(demo.TYPES.items())
+        ]
+
+    demo.save_outputs(Listener(), tmp_path / "published")
+    types = {f"/{topic}": f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}" for topic, kind in demo.TYPES.items()}
+    latched = {topic for topic in types if topic.startswith("/occupancy/")}
+    assert len(latched) >= 5 and "/voxel_updates" in types
+    check_that_viewers_can_open(tmp_path / "published", types, latched)
+
+
+def test_the_overrides_for_recording_name_exactly_the_latched_outputs():
+    qos = pytest.importorskip("rclpy.qos", reason="ROS 2 is not installed: rclpy is absent")
+    from sgrocc_ros.interface import MAP_QOS, TOPICS
+
+    overrides = yaml.safe_load((Path(__file__).resolve().parents[1] / "config" / "rosbag2_qos.yaml").read_text())
+    out = [topic for topic in TOPICS if topic.direction == "out"]
+    assert {topic.qos for topic in out if "transient local" in topic.qos} == {MAP_QOS}
+    assert list(overrides) == [f"/{topic.name}" for topic in out if topic.qos == MAP_QOS]
+    # As `ros2 bag` reads them.
+    policies = {
+        "history": qos.HistoryPolicy,
+        "reliability": qos.ReliabilityPolicy,
+        "durability": qos.DurabilityPolicy,
+    }
+    for profile in overrides.values():
+        read = {
+            key: policies[key].get_from_short_key(value) if key in policies else value for key, value in profile.items()
+        }
+        assert qos.QoSProfile(**read) == qos.QoSProfile(
+            history=qos.HistoryPolicy.KEEP_LAST,
+            depth=10,
+            reliability=qos.ReliabilityPolicy.RELIABLE,
+            durability=qos.DurabilityPolicy.TRANSIENT_LOCAL,
+        )
+
+
 def test_bad_bags_are_told_apart(recording, tmp_path):
     _, bag, _, _ = recording
+    assert is_bag(bag) and is_bag(bag / "bag.mcap")
+    assert not any(map(is_bag, (bag / "metadata.yaml", tmp_path, tmp_path / "nowhere.mcap")))
     with pytest.raises(BagError, match="there is no bag"):
         BagReader(tmp_path / "nowhere")
     with pytest.raises(BagError, match="is not a bag: give a folder with a metadata.yaml"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 from scenes import random_gaussians
 
 from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
@@ -12,7 +13,7 @@ from sgrocc.evaluation.metrics import score
 from sgrocc.evaluation.occupancy import Occupancy
 from sgrocc.evaluation.recording_score import depth_figures
 from sgrocc.experts import Frame
-from sgrocc.experts.learned import network_inputs
+from sgrocc.experts.learned import network_inputs, resized_depth
 from sgrocc.inference.engine import load_engine
 from sgrocc.inference.manifest import load_manifest
 from sgrocc.memory.gaussian_memory import GaussianMemory
@@ -80,6 +81,23 @@ def test_its_checkpoint_is_the_same_network(sequence):
         # What lies on the border of two cells of a map may be read from either.
         close = np.isclose(found[name], array, rtol=0, atol=1e-4 * np.abs(array).max())
         assert close.mean() > 0.98, f"{name}: {close.mean()}"
+
+
+def test_its_gates_show_the_edges_of_depth(sequence):
+    """Through the expert of the nodes, beside a sensor: low where the points of a ray reach across an edge."""
+    frame = sequence.frame(40)
+    shown = Frame(frame.image, sequence.camera, frame.depth)
+    gates = parameters.make_expert(parameters.complete({}))(shown).gates
+    assert gates.shape == (24, 32) and gates.dtype == np.float32
+    assert parameters.make_expert(parameters.complete({"expert": "geometric"}))(shown).gates is None
+    depth = np.pad(resized_depth(frame.depth, 320, 240), 16, mode="edge")
+    around = sliding_window_view(depth, (33, 33))[5::10, 5::10]
+    # How much what was measured changes within 16 pixels; at edges a sensor has holes.
+    change_m = around.max(axis=(2, 3)) - np.where(around > 0, around, np.inf).min(axis=(2, 3))
+    beside, even = gates[change_m > 1.0], gates[change_m < 0.15]
+    assert len(beside) > 50 and len(even) > 100
+    assert np.median(beside) < 0.8 and np.median(even) > 0.98 and np.quantile(even, 0.05) > 0.95
+    assert np.corrcoef(gates.ravel(), change_m.ravel())[0, 1] < -0.7
 
 
 def test_its_fusion_is_that_of_its_checkpoint(sequence):

@@ -6,11 +6,20 @@ from PIL import Image
 from test_evolution import Scene
 from test_memory import gaussians_at
 
-from sgrocc.evaluation.confidences import Judged, best_temperature, calibration, draw_calibration, draw_map, judge
-from sgrocc.labels import FLOOR
-from sgrocc.memory.confidence import Confirmation
-from sgrocc.memory.gaussian_memory import MemoryConfig
-from sgrocc.splatting import softmax
+pytest.importorskip("matplotlib")  # comes with torch, see requirements/train.txt
+
+from sgrocc.evaluation.confidences import (  # noqa: E402
+    Judged,
+    best_temperature,
+    calibration,
+    draw_calibration,
+    draw_map,
+    judge,
+)
+from sgrocc.labels import FLOOR  # noqa: E402
+from sgrocc.memory.confidence import Confirmation  # noqa: E402
+from sgrocc.memory.gaussian_memory import MemoryConfig  # noqa: E402
+from sgrocc.splatting import softmax  # noqa: E402
 
 
 def test_the_calibration_error_is_how_far_confidences_are_from_what_happened():

@@ -6,16 +6,18 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
-from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
-from sgrocc.inference.manifest import OPSET
-from sgrocc.model.anchors import AnchorConfig
-from sgrocc.model.depth_priors import CHECKPOINTS, DepthAnythingV2, OwnDepth, filled, load_prior
-from sgrocc.model.spatial_expert import ExpertConfig, SpatialExpert
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config  # noqa: E402
+
+from sgrocc.inference.manifest import OPSET  # noqa: E402
+from sgrocc.model.anchors import AnchorConfig  # noqa: E402
+from sgrocc.model.depth_priors import CHECKPOINTS, DepthAnythingV2, OwnDepth, filled, load_prior  # noqa: E402
+from sgrocc.model.spatial_expert import ExpertConfig, SpatialExpert  # noqa: E402
 
 WIDTH, HEIGHT = 64, 48
 INTRINSICS = torch.tensor([[53.0, 53.0, 31.5, 23.5]])

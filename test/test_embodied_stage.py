@@ -7,12 +7,13 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import lightning
 import numpy as np
 import pytest
 from scenes import CAMERA, LOOKING_ALONG_X
 
 torch = pytest.importorskip("torch")
+
+import lightning  # noqa: E402
 
 from sgrocc.cli import main  # noqa: E402
 from sgrocc.datasets.embodied_occscannet import EmbodiedOccScanNet  # noqa: E402

@@ -12,6 +12,8 @@ from sgrocc.geometry import VoxelGrid
 from sgrocc.labels import CEILING, CHAIR, COLOURS, FLOOR, FREE, TABLE, UNKNOWN, WALL
 
 GRID = VoxelGrid(np.array([1.6, -0.8, 0.0]), (60, 50, 36), 0.08)
+FRAMES = 6
+SHOWN_WITH_EACH = 60 // FRAMES  # layers along x
 
 
 class Frame:
@@ -20,7 +22,7 @@ class Frame:
     def __init__(self, number: int) -> None:
         self.number = number
         self.mask = np.zeros(GRID.shape, bool)
-        self.mask[: 6 * (number + 1)] = True
+        self.mask[: SHOWN_WITH_EACH * (number + 1)] = True
 
     def image(self) -> np.ndarray:
         return np.full((30, 40, 3), 25 * self.number, np.uint8)
@@ -37,7 +39,7 @@ def room() -> np.ndarray:
 
 class Scene:
     name, grid, labels = "room", GRID, room()
-    frames = tuple(Frame(number) for number in range(10))
+    frames = tuple(Frame(number) for number in range(FRAMES))
 
 
 class Known:
@@ -51,7 +53,7 @@ class Known:
 
     def labels(self) -> np.ndarray:
         labels = room()
-        labels[6 * self.shown :] = FREE
+        labels[SHOWN_WITH_EACH * self.shown :] = FREE
         return labels
 
     def gaussians(self):
@@ -61,7 +63,7 @@ class Known:
 def test_the_video_has_every_frame_and_the_strip_every_quarter(tmp_path):
     strip_path, video_path = evolution.draw(tmp_path, Scene, Known())
     video = [frame.convert("RGB") for frame in ImageSequence.Iterator(Image.open(video_path))]
-    assert len(video) == 10
+    assert len(video) == FRAMES
     with Image.open(strip_path) as strip:
         assert strip.size == (video[0].width, 4 * video[0].height)
         quarters = [strip.crop((0, i * video[0].height, strip.width, (i + 1) * video[0].height)) for i in range(4)]

@@ -1,5 +1,7 @@
 """Export: what is written is what was trained, runs without torch, and holds nothing that a robot's engine refuses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from onnx import TensorProto, helper  # noqa: E402
 from sgrocc.experts import Frame  # noqa: E402
 from sgrocc.experts.learned import LearnedExpert  # noqa: E402
 from sgrocc.export.lint import problems_of  # noqa: E402
-from sgrocc.export.onnx_export import FUSION_COUNT, export, to_onnx  # noqa: E402
+from sgrocc.export.onnx_export import FUSION_COUNT, _frame, export, to_onnx  # noqa: E402
 from sgrocc.gaussians import Gaussians  # noqa: E402
 from sgrocc.geometry import PinholeCamera  # noqa: E402
 from sgrocc.inference.engine import load_engine  # noqa: E402
@@ -19,12 +21,16 @@ from sgrocc.inference.manifest import load_manifest  # noqa: E402
 from sgrocc.memory.learned_fusion import LearnedFusion  # noqa: E402
 from sgrocc.memory.recall import history_size  # noqa: E402
 from sgrocc.model.anchors import AnchorConfig  # noqa: E402
+from sgrocc.model.lifting import LiftingConfig  # noqa: E402
 from sgrocc.model.rays import unit  # noqa: E402
+from sgrocc.model.refinement import RefinementConfig  # noqa: E402
 from sgrocc.model.rotations import normalised  # noqa: E402
 from sgrocc.model.spatial_expert import ExpertConfig, SpatialExpert  # noqa: E402
 from sgrocc.model.temporal_fusion import TemporalFusion  # noqa: E402
 from sgrocc.training.torch_expert import TorchFusion, learned_expert  # noqa: E402
 
+#: Radius in pixels, and turn in fifths of a circle, of the rings in which sampling points begin.
+RINGS = ((5, 0.0), (10, 0.5), (15, 1.0))
 SMALL = {"width": 64, "height": 48, "channels": 16, "blocks": 1}
 DETAILS = {"description": "a test", "trained_on": "nothing", "depth_sigma_m": (0.1, 0.05)}
 
@@ -66,6 +72,62 @@ def test_the_file_gives_what_torch_gives(exported, with_depth):
     assert len(ours.gaussians) == len(theirs.gaussians) == 4 * 3 * 3
     for name, array in ours.gaussians.arrays().items():
         np.testing.assert_allclose(array, getattr(theirs.gaussians, name), atol=1e-3, err_msg=name)
+    assert ours.gates.shape == (3, 4) and ours.gates.dtype == np.float32
+    np.testing.assert_allclose(ours.gates, theirs.gates, atol=1e-5)
+
+
+def test_the_gates_are_low_beside_a_step_in_depth_and_one_on_a_wall(exported):
+    manifest = load_manifest(exported[1])
+    ours = LearnedExpert(manifest, load_engine(manifest), use_sensor_depth=True)
+    theirs = learned_expert(exported[0], use_sensor_depth=True)
+
+    def gates_of(step_m: float) -> np.ndarray:
+        """Of a wall at 2 m whose right half is so much further away; the rays are at columns 8, 24, 40 and 56."""
+        depth = np.full((120, 160), 2.0, np.float32)
+        depth[:, 80:] += step_m
+        shown = replace(frame(1, True), depth=depth)
+        np.testing.assert_allclose(ours(shown).gates, theirs(shown).gates, atol=1e-5)
+        return ours(shown).gates
+
+    np.testing.assert_allclose(gates_of(0.0), 1, atol=1e-4)
+    high, low = gates_of(2.0), gates_of(0.1)
+    # The points of an untrained expert lie within 15 pixels: of the rays 8 pixels beside the step some are across it.
+    np.testing.assert_allclose(high[:, [0, 3]], 1, atol=1e-4)
+    points = np.stack([radius * np.cos(2 * np.pi * (np.arange(5) + turn) / 5) for radius, turn in RINGS]).ravel()
+    across = (points > 8).sum() / 16  # the 16th is the ray's own pixel
+    np.testing.assert_allclose(high[:, 1], 1 - across, atol=0.03)
+    np.testing.assert_allclose(high[:, 2], 1 - across, atol=0.06)
+    # A step well within the tolerance shuts nothing out.
+    assert 0.98 < low[:, 1:3].min() and low[:, 1:3].max() < 0.999
+
+
+def test_gates_are_those_of_the_image_and_of_surfaces_whatever_the_anchors_do():
+    shown = _frame(48, 64)
+    rays = {"stride": 16, "offsets_m": (0.0, 0.2, 0.6)}
+    with torch.no_grad():
+        plain, wide, free, hard, other = (
+            small_expert(**change)(*shown).gates
+            for change in (
+                {},
+                {"anchors": AnchorConfig(**rays, margin=1)},
+                {"refinement": RefinementConfig(move="free")},
+                {"lifting": LiftingConfig(gate="hard")},
+                {"lifting": LiftingConfig(gate="none")},
+            )
+        )
+    assert plain.shape == (1, 3, 4) and 0 < plain.min() and plain.max() < 1
+    # On the image, rays look at the same pixels with a margin and without, and as untrained each anchor does alone.
+    torch.testing.assert_close(wide, plain)
+    torch.testing.assert_close(free, plain)
+    assert not torch.allclose(hard, plain) and ((16 * hard).round() - 16 * hard).abs().max() < 1e-5
+    assert other is None and not plain.requires_grad
+
+
+def test_a_model_without_a_gate_has_no_such_output(tmp_path):
+    export(small_expert(lifting=LiftingConfig(gate="none")), tmp_path / "open", name="open", **DETAILS)
+    manifest = load_manifest(tmp_path / "open")
+    assert list(manifest.outputs)[-1] == "features"
+    assert LearnedExpert(manifest, load_engine(manifest))(frame(1, False)).gates is None
 
 
 def test_one_and_two_threads_give_the_same_bits_every_time(exported):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
@@ -31,11 +32,11 @@ _SEEDS = range(5)
 every_kind = pytest.mark.parametrize("kind", sorted(_LABEL))
 
 
-def _items(kind: str):
+@cache
+def _items(kind: str) -> tuple[Item, ...]:
     """Some of every family of a kind."""
-    for number, family in enumerate(furniture.FAMILIES[kind]):
-        for seed in _SEEDS:
-            yield family(np.random.default_rng([seed, number]))
+    families = enumerate(furniture.FAMILIES[kind])
+    return tuple(family(np.random.default_rng([seed, number])) for number, family in families for seed in _SEEDS)
 
 
 def _samples(solid: Solid, rng: np.random.Generator, count: int = 300) -> np.ndarray:
@@ -202,7 +203,7 @@ def test_things_in_slots_meet_nothing(kind: str) -> None:
             assert low == pytest.approx(0.0 if pose.translation[2] == 0 else item.top_m or 0.9, abs=1e-5)
             standing.append(thing)
             slots += 1
-    assert slots >= len(list(_items(kind))) / 2
+    assert slots >= len(_items(kind)) / 2
 
 
 def test_chairs_look_at_their_table() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,24 @@ def tiny(tmp_path_factory):
     """Two scenes of six frames, without pictures."""
     out = tmp_path_factory.mktemp("synth")
     return out, generate(out, "test", 2, frames=6, jobs=1, labels_only=True)
+
+
+@pytest.fixture
+def copied(tiny, tmp_path):
+    """A copy of `tiny` to spoil."""
+    return Path(shutil.copytree(tiny[0], tmp_path / "copied"))
+
+
+@pytest.fixture(scope="module")
+def variant(tmp_path_factory):
+    """Makes the scene of a variant, each once: its folder and the hash of its labels."""
+
+    @cache
+    def make(name):
+        out = tmp_path_factory.mktemp(name)
+        return out, generate(out, "val", 1, jobs=1, labels_only=True, **VARIANTS[name])
+
+    return make
 
 
 def test_what_is_read_is_what_was_made(tiny):
@@ -92,9 +112,8 @@ def test_shells_are_the_surfaces_of_the_same_scene():
     assert np.count_nonzero(kept) < 0.9 * np.count_nonzero((solid != UNKNOWN) & (solid != FREE))
 
 
-def test_a_walking_figure_is_an_object_that_moves(tmp_path):
-    generate(tmp_path, "val", 1, frames=8, dynamic="walker", jobs=1, labels_only=True)
-    scene = EmbodiedOccScanNet(tmp_path, "val")[0]
+def test_a_walking_figure_is_an_object_that_moves(variant):
+    scene = EmbodiedOccScanNet(variant("walker")[0], "val")[0]
     assert scene.name == "synth_val_0000_walker"
     labels = [frame.global_labels() for frame in scene.frames]
     assert (labels[-1] == scene.labels).all()
@@ -111,12 +130,12 @@ def test_a_layout_that_cannot_be_built_is_drawn_again():
     assert (made.labels == FLOOR).any()
 
 
-def test_a_loop_returns_or_is_refused():
+def test_a_loop_returns_or_is_refused(variant):
     with pytest.raises(ValueError, match="too few for a loop"):
         Options(frames=299, loop=True)
-    shot = make_scene("val", 3, Options(frames=300, loop=True)).shot
-    gap = np.linalg.norm(shot.poses[0].translation - shot.poses[-1].translation)
-    assert gap < 0.1 and len(shot.poses) == 300
+    frames = EmbodiedOccScanNet(variant("loop")[0], "val")[0].frames
+    gap = np.linalg.norm(frames[0].pose.translation - frames[-1].pose.translation)
+    assert gap < 0.1 and len(frames) == 300
 
 
 def test_moved_things_leave_their_place_free():
@@ -142,22 +161,20 @@ def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path, tiny):
     assert first.stat().st_mtime_ns == before, "a complete scene was made again"
 
 
-def test_what_is_missing_or_damaged_is_made_again(tmp_path, tiny):
+def test_what_is_missing_or_damaged_is_made_again(copied, tiny):
     _, whole = tiny
-    generate(tmp_path, "test", 2, frames=6, jobs=1, labels_only=True)
-    Layout(tmp_path).gathered("synth_test_0001", 3).unlink()
-    (tmp_path / "synthrooms" / "synth_test_0000.json").write_text("{")
-    assert generate(tmp_path, "test", 2, frames=6, jobs=1, labels_only=True) == labels_hash(tmp_path, "test") == whole
+    Layout(copied).gathered("synth_test_0001", 3).unlink()
+    (copied / "synthrooms" / "synth_test_0000.json").write_text("{")
+    assert generate(copied, "test", 2, frames=6, jobs=1, labels_only=True) == labels_hash(copied, "test") == whole
 
 
-def test_files_that_contradict_each_other_are_named(tmp_path):
-    generate(tmp_path, "test", 1, frames=2, jobs=1, labels_only=True)
-    path = Layout(tmp_path).gathered("synth_test_0000", 1)
+def test_files_that_contradict_each_other_are_named(copied):
+    path = Layout(copied).gathered("synth_test_0000", 1)
     content = read_pickle(path)
     content["target_1_4"][...] = FLOOR
     write_pickle(path, content)
     with pytest.raises(ValueError, match="00001.pkl and .* hold different labels"):
-        labels_hash(tmp_path, "test")
+        labels_hash(copied, "test")
 
 
 def test_another_split_that_was_made_meanwhile_stays_in_the_index(tmp_path, monkeypatch):
@@ -197,9 +214,9 @@ def test_labels_are_the_frozen_ones(tmp_path):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_labels_of_the_variants_are_the_frozen_ones(tmp_path, name):
+def test_labels_of_the_variants_are_the_frozen_ones(variant, name):
     assert FROZEN["variants"].keys() == set(VARIANTS)
-    assert generate(tmp_path, "val", 1, jobs=1, labels_only=True, **VARIANTS[name]) == FROZEN["variants"][name]
+    assert variant(name)[1] == FROZEN["variants"][name]
 
 
 def test_the_documents_name_the_published_hashes():

@@ -160,6 +160,36 @@ def test_shapes_and_dtypes_of_tensors_are_checked(folder):
         load_manifest(folder)
 
 
+def with_gates(folder, *shape):
+    tree = tree_of(folder)
+    tree["outputs"]["gates"] = {"shape": list(shape), "dtype": "float32"}
+    write_tree(folder, tree)
+
+
+def test_a_model_may_show_its_gates(folder):
+    assert "gates" not in load_manifest(folder).outputs
+    with_gates(folder, 1, 15, 20)
+    assert load_manifest(folder).outputs["gates"].shape == (1, 15, 20)
+    with pytest.raises(ValueError, match="its manifest declares .*gates"):  # but the network has none
+        load_engine(load_manifest(folder))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(15, 20), (1, 1, 15, 20), (1, 0, 20), (1, 15, 0), (1, 16, 20), (1, 20, 15), (1, 15, 40), (1, 240, 320)],
+)
+def test_gates_that_do_not_cover_the_image_are_refused(folder, shape):
+    with_gates(folder, *shape)
+    with pytest.raises(ValueError, match=r"outputs.gates has shape .* must be .*cover the image of 160 x 120: export"):
+        load_manifest(folder)
+
+
+def test_gates_are_those_of_one_image(folder):
+    with_gates(folder, 2, 15, 20)
+    with pytest.raises(ValueError, match=r"outputs.gates has shape \[2, 15, 20\], but .* make it \[1, 15, 20\]"):
+        load_manifest(folder)
+
+
 @pytest.fixture
 def fusing(folder):
     """(folder, tree) of a model with a fusion of 20 Gaussians at a time."""

@@ -191,6 +191,19 @@ def test_outputs_out_of_bounds_are_brought_within():
     assert not prediction.depth.any()  # a depth behind the camera is no depth
 
 
+def test_gates_are_shown_where_the_model_has_them():
+    assert NETWORK(frame_of(320, 240)).gates is None
+    engine = ScriptedEngine()
+    engine.outputs["gates"] = np.linspace(-0.5, 1.5, 6, dtype=np.float32).reshape(1, 2, 3)
+    expert = LearnedExpert(MANIFEST, engine)
+    gates = expert(frame_of(320, 240)).gates
+    assert gates.dtype == np.float32
+    np.testing.assert_allclose(gates, [[0, 0, 0.3], [0.7, 1, 1]], atol=1e-6)
+    engine.outputs["gates"][0, 1, 2] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinity in its gates"):
+        expert(frame_of(320, 240))
+
+
 @pytest.mark.parametrize(
     "image",
     [

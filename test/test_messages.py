@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-import sys
 from array import array
 from contextlib import contextmanager
-from types import ModuleType, SimpleNamespace
+from dataclasses import replace
+from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +16,14 @@ pytest.importorskip("sensor_msgs.msg", reason="needs ROS 2")
 rosbags_types = pytest.importorskip("rosbags.typesys", reason="needs rosbags")
 
 from rclpy.serialization import serialize_message  # noqa: E402
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField, RegionOfInterest  # noqa: E402
+from scenes import CAMERA, depth_of_boxes, pose_at, prediction_of  # noqa: E402
+from sensor_msgs.msg import PointCloud2, PointField  # noqa: E402
 from visualization_msgs.msg import Marker  # noqa: E402
 
 from sgrocc.gaussians import Gaussians  # noqa: E402
-from sgrocc.geometry import PinholeCamera  # noqa: E402
 from sgrocc.labels import COLOURS, UNKNOWN  # noqa: E402
+from sgrocc.memory.confidence import Confirmation  # noqa: E402
+from sgrocc.memory.gaussian_memory import GaussianMemory  # noqa: E402
 from sgrocc.memory.voxels import VoxelUpdate  # noqa: E402
 from sgrocc_ros import messages  # noqa: E402
 from sgrocc_ros.messages import BadMessage  # noqa: E402
@@ -40,23 +43,6 @@ def as_rclpy(msg):
 
 
 BOTH = pytest.mark.parametrize("read", [as_rclpy, as_rosbags])
-
-
-def image_message(encoding: str, pixels: np.ndarray, padding: int = 0, big_endian: bool = False) -> Image:
-    """`pixels` (H, W) or (H, W, C) as a message; the padding of the rows is filled with junk."""
-    height, width = pixels.shape[:2]
-    ordered = pixels.astype(pixels.dtype.newbyteorder(">" if big_endian else "<"))
-    rows = np.frombuffer(ordered.tobytes(), np.uint8).reshape(height, -1)
-    rows = np.concatenate([rows, np.full((height, padding), 0xA5, np.uint8)], axis=1)
-    return Image(
-        header=HEADER,
-        height=height,
-        width=width,
-        encoding=encoding,
-        is_bigendian=int(big_endian),
-        step=rows.shape[1],
-        data=array("B", rows.tobytes()),
-    )
 
 
 @contextmanager
@@ -83,244 +69,6 @@ def test_a_stamp_that_no_message_holds_is_refused():
         messages.to_header(2**31 * 10**9, "odom")
 
 
-# -- images --------------------------------------------------------------------------------------------------------
-
-
-def encoded(encoding: str, rgb: np.ndarray, rng) -> tuple[np.ndarray, np.ndarray]:
-    """(pixels of the message, RGB that must come back) of a random source."""
-    alpha = rng.integers(0, 256, (*rgb.shape[:2], 1), np.uint8)
-    grey = np.repeat(rgb[..., :1], 3, axis=2)
-    wide = rgb.astype(np.uint16) * 257
-    return {
-        "rgb8": (rgb, rgb),
-        "bgr8": (rgb[..., ::-1], rgb),
-        "8UC3": (rgb[..., ::-1], rgb),
-        "rgba8": (np.concatenate([rgb, alpha], axis=2), rgb),
-        "bgra8": (np.concatenate([rgb[..., ::-1], alpha], axis=2), rgb),
-        "8UC4": (np.concatenate([rgb[..., ::-1], alpha], axis=2), rgb),
-        "mono8": (rgb[..., 0], grey),
-        "8UC1": (rgb[..., 0], grey),
-        "rgb16": (wide, rgb),
-        "bgr16": (wide[..., ::-1], rgb),
-        "mono16": (wide[..., 0], grey),
-    }[encoding]
-
-
-@BOTH
-@pytest.mark.parametrize("encoding", messages.IMAGE_ENCODINGS)
-def test_images_come_back_exactly(encoding, read):
-    rng = np.random.default_rng(list(encoding.encode()))
-    for big_endian in (False, True):
-        for padding in (0, 1, 2, 7, 64):
-            height, width = rng.integers(1, 40, 2)
-            rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
-            pixels, expected = encoded(encoding, rgb, rng)
-            decoded = messages.decode_image(read(image_message(encoding, pixels, padding, big_endian)))
-            assert decoded.dtype == np.uint8 and decoded.flags.c_contiguous
-            np.testing.assert_array_equal(decoded, expected)
-
-
-def test_sixteen_bits_are_rounded_to_the_nearest_of_eight():
-    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    decoded = messages.decode_image(image_message("mono16", values))
-    np.testing.assert_array_equal(decoded[..., 1], np.rint(values / 257).astype(np.uint8))
-
-
-def test_bytes_after_the_last_row_are_no_harm():
-    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    msg = image_message("mono8", pixels)
-    msg.data.extend([9, 9, 9])
-    np.testing.assert_array_equal(messages.decode_image(msg)[..., 0], pixels)
-
-
-@BOTH
-def test_broken_images_are_refused(read):
-    good = image_message("rgb8", np.zeros((6, 8, 3), np.uint8), padding=4)
-
-    def broken(**changes):
-        msg = image_message("rgb8", np.zeros((6, 8, 3), np.uint8), padding=4)
-        for name, value in changes.items():
-            setattr(msg, name, value)
-        return read(msg)
-
-    with refused("truncated_image", "23 bytes a row where 8 pixels of rgb8 need 24"):
-        messages.decode_image(broken(step=23))
-    with refused("truncated_image", "0 bytes a row"):
-        messages.decode_image(broken(step=0))
-    with refused("truncated_image", "holds 167 bytes where 6 rows of 28 need 168"):
-        messages.decode_image(broken(data=good.data[:-1]))
-    with refused("truncated_image", "holds 0 bytes"):
-        messages.decode_image(broken(data=array("B")))
-    with refused("bad_image_size", "8 x 0 pixels"):
-        messages.decode_image(broken(height=0))
-    with refused("bad_image_size", "0 x 6 pixels"):
-        messages.decode_image(broken(width=0))
-    with refused("bad_image_size", "4294967295 x 6 pixels"):
-        messages.decode_image(broken(width=2**32 - 1))
-    for encoding in ("", "16UC1", "32FC1", "bayer_rggb8", "yuv422"):
-        with refused("bad_encoding", f"encoding '{encoding}' .* set the camera driver to rgb8"):
-            messages.decode_image(broken(encoding=encoding), "numpy")
-    with pytest.raises(ValueError, match="use auto, numpy or cv_bridge"):
-        messages.decode_image(good, "opencv")
-
-
-def test_cv_bridge_is_asked_only_for_what_numpy_does_not_cover(monkeypatch):
-    asked = []
-
-    class CvBridge:
-        def imgmsg_to_cv2(self, msg, desired_encoding):
-            asked.append((msg.encoding, desired_encoding))
-            if msg.encoding == "nonsense":
-                raise RuntimeError("unrecognised")
-            return np.full((msg.height, msg.width, 3), 77, np.uint8)
-
-    monkeypatch.setitem(sys.modules, "cv_bridge", ModuleType("cv_bridge"))
-    sys.modules["cv_bridge"].CvBridge = CvBridge
-    pixels = np.full((2, 3), 5, np.uint8)
-    assert (messages.decode_image(image_message("mono8", pixels)) == 5).all() and not asked
-    assert (messages.decode_image(image_message("bayer_rggb8", pixels)) == 77).all()
-    assert (messages.decode_image(image_message("mono8", pixels), "cv_bridge") == 77).all()
-    assert asked == [("bayer_rggb8", "rgb8"), ("mono8", "rgb8")]
-    with refused("bad_encoding", r"cv_bridge cannot turn image encoding 'nonsense' into rgb8 \(unrecognised\)"):
-        messages.decode_image(image_message("nonsense", pixels))
-
-
-def test_a_missing_cv_bridge_is_said(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cv_bridge", None)
-    for encoding, decoder in (("bayer_rggb8", "auto"), ("rgb8", "cv_bridge")):
-        with refused("no_cv_bridge", f"'{encoding}' needs cv_bridge, which is not installed: .* install"):
-            messages.decode_image(image_message(encoding, np.zeros((2, 3, 3), np.uint8)), decoder)
-
-
-# -- depth ---------------------------------------------------------------------------------------------------------
-
-
-@BOTH
-@pytest.mark.parametrize("big_endian", [False, True])
-@pytest.mark.parametrize("padding", [0, 3, 32])
-def test_depth_comes_back_in_metres(padding, big_endian, read):
-    rng = np.random.default_rng(padding)
-    metres = rng.uniform(0.1, 10, (5, 7)).astype(np.float32)
-    metres[0, :5] = np.nan, np.inf, -np.inf, -1.0, 0.0
-    expected = metres.copy()
-    expected[0, :5] = 0
-    decoded = messages.decode_depth(read(image_message("32FC1", metres, padding, big_endian)))
-    assert decoded.dtype == np.float32
-    np.testing.assert_array_equal(decoded, expected)
-    millimetres = rng.integers(0, 65536, (4, 9)).astype(np.uint16)
-    millimetres[0, 0], millimetres[0, 1] = 0, 1234
-    for encoding in ("16UC1", "mono16"):
-        decoded = messages.decode_depth(read(image_message(encoding, millimetres, padding, big_endian)))
-        assert decoded.dtype == np.float32 and decoded[0, 0] == 0 and decoded[0, 1] == np.float32(1.234)
-        np.testing.assert_array_equal(decoded, (millimetres / 1000).astype(np.float32))
-
-
-@BOTH
-def test_broken_depth_is_refused(read):
-    depth = np.ones((4, 6), np.float32)
-    with refused("bad_depth", "encoding 'rgb8' is not known: publish 16UC1"):
-        messages.decode_depth(read(image_message("rgb8", np.ones((4, 6, 3), np.uint8))))
-    msg = image_message("32FC1", depth)
-    msg.step = 12  # as if it were 16UC1
-    with refused("truncated_image", "12 bytes a row where 6 pixels of 32FC1 need 24"):
-        messages.decode_depth(read(msg))
-    msg = image_message("32FC1", depth)
-    msg.height = 5
-    with refused("truncated_image", "holds 96 bytes where 5 rows"):
-        messages.decode_depth(read(msg))
-    msg.height = 0
-    with refused("bad_image_size", "6 x 0"):
-        messages.decode_depth(read(msg))
-
-
-@BOTH
-def test_our_depth_is_read_again_and_unknown_is_nan(read):
-    depth = np.random.default_rng(3).uniform(0.3, 4, (6, 5)).astype(np.float32)
-    depth[2, 3] = 0
-    msg = messages.depth_message(HEADER, depth)
-    assert (msg.encoding, msg.height, msg.width, msg.step) == ("32FC1", 6, 5, 20) and msg.header == HEADER
-    sent = np.frombuffer(msg.data, "<f4").reshape(6, 5)
-    assert np.isnan(sent[2, 3]) and np.isnan(sent).sum() == 1
-    np.testing.assert_array_equal(messages.decode_depth(read(msg)), depth)
-
-
-# -- cameras -------------------------------------------------------------------------------------------------------
-
-K = [500.0, 0.0, 310.0, 0.0, 510.0, 250.0, 0.0, 0.0, 1.0]
-
-
-def pixel_of(camera: PinholeCamera) -> np.ndarray:
-    """Where the camera sees one point, from the corner of the image (not the centre of its first pixel)."""
-    return camera.project(np.array([[0.3, -0.2, 2.0]]))[0][0] + 0.5
-
-
-@BOTH
-@pytest.mark.parametrize(
-    "fields, image, offset, scale",
-    [
-        ({}, (640, 480), (0, 0), (1, 1)),
-        ({"binning_x": 2, "binning_y": 4}, (320, 120), (0, 0), (0.5, 0.25)),
-        ({"roi": (100, 60, 320, 240)}, (320, 240), (100, 60), (1, 1)),
-        ({"roi": (100, 60, 320, 240), "binning_x": 2, "binning_y": 2}, (160, 120), (100, 60), (0.5, 0.5)),
-        ({}, (960, 360), (0, 0), (1.5, 0.75)),
-        ({"width": 0, "height": 0}, (640, 480), (0, 0), (1, 1)),
-        ({"width": 0, "height": 0, "binning_x": 2, "binning_y": 4}, (320, 120), (0, 0), (0.5, 0.25)),
-    ],
-)
-def test_the_camera_of_an_image(fields, image, offset, scale, read):
-    fields = {"width": 640, "height": 480, **fields}
-    if "roi" in fields:
-        x, y, width, height = fields.pop("roi")
-        fields["roi"] = RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)
-    camera = messages.camera_of(read(CameraInfo(k=K, **fields)), *image)
-    assert (camera.width, camera.height) == image
-    full = np.array([500 * 0.15 + 310, 510 * -0.1 + 250]) + 0.5
-    np.testing.assert_allclose(pixel_of(camera), (full - offset) * scale)
-
-
-@BOTH
-def test_our_camera_info_is_read_again(read):
-    camera = PinholeCamera(320, 240, 210.5, 211.5, 158.25, 119.75)
-    msg = messages.camera_info_message(HEADER, camera)
-    assert messages.camera_of(read(msg), 320, 240) == camera
-    assert not messages.has_distortion(read(msg))
-    assert msg.distortion_model == "plumb_bob" and msg.header == HEADER
-    np.testing.assert_array_equal(np.array(msg.p).reshape(3, 4), np.c_[camera.matrix, np.zeros(3)])
-    np.testing.assert_array_equal(np.array(msg.r).reshape(3, 3), np.eye(3))
-
-
-@BOTH
-def test_a_camera_without_calibration_is_refused(read):
-    def info(index: int, value: float):
-        k = list(K)
-        k[index] = value
-        return read(CameraInfo(width=640, height=480, k=k))
-
-    with refused("bad_camera_info", "focal lengths 0 and 0: calibrate the camera"):
-        messages.camera_of(read(CameraInfo(width=640, height=480)), 640, 480)
-    with refused("bad_camera_info", "focal lengths 500 and -1"):
-        messages.camera_of(info(4, -1.0), 640, 480)
-    for value in (np.nan, np.inf):
-        with refused("bad_camera_info", "NaN or infinity: calibrate the camera"):
-            messages.camera_of(info(2, value), 640, 480)
-    with refused("bad_camera_info", "0 x 480 pixels"):
-        messages.camera_of(info(0, 500.0), 0, 480)
-    wrong = SimpleNamespace(**{name: getattr(info(0, 500.0), name) for name in ("width", "height", "roi")})
-    wrong.binning_x = wrong.binning_y = 0
-    wrong.k = np.array(K[:8])
-    with refused("bad_camera_info", "8 numbers instead of 9"):
-        messages.camera_of(wrong, 640, 480)
-
-
-@BOTH
-@pytest.mark.parametrize(
-    "coefficients, distorted",
-    [([], False), ([0.0] * 5, False), ([1e-7, 0.0], False), ([0, -0.1], True), ([np.nan, 0.0], True), ([2e-6], True)],
-)
-def test_distortion_is_noticed(coefficients, distorted, read):
-    assert messages.has_distortion(read(CameraInfo(d=[float(c) for c in coefficients]))) is distorted
-
-
 # -- anything may arrive -------------------------------------------------------------------------------------------
 
 SIZES = (0, 1, 2, 3, 4, 7, 16, 24, 100, 2**16, 2**31 - 1, 2**31, 2**32 - 1)
@@ -338,27 +86,18 @@ def damaged(msg, rng, sizes: tuple[str, ...], flags: tuple[str, ...]) -> SimpleN
     return SimpleNamespace(**fields)
 
 
-@pytest.mark.parametrize("kind", ["image", "depth", "gaussians", "voxels", "update"])
+@pytest.mark.parametrize("kind", ["gaussians", "voxels", "update"])
 def test_whatever_arrives_is_read_or_refused(kind):
     rng = np.random.default_rng(8)
-    image, cloud = (
-        (("height", "width", "step"), ("is_bigendian",)),
-        (
-            ("height", "width", "point_step", "row_step"),
-            ("is_bigendian", "is_dense"),
-        ),
-    )
+    sizes, flags = ("height", "width", "point_step", "row_step"), ("is_bigendian", "is_dense")
     update = messages.update_to_cloud(HEADER, random_update(5), 0.08, True)
-    decode, msg, (sizes, flags) = {
-        "image": (messages.decode_image, image_message("bgr8", np.zeros((3, 4, 3), np.uint8), 2), image),
-        "depth": (messages.decode_depth, image_message("32FC1", np.ones((3, 4), np.float32)), image),
+    decode, msg = {
         "gaussians": (
             messages.cloud_to_gaussians,
             messages.gaussians_to_cloud(HEADER, random_gaussians(3, 1), True, (0.1, 0.1)),
-            cloud,
         ),
-        "voxels": (messages.cloud_to_voxels, update, cloud),
-        "update": (lambda msg: messages.cloud_to_update(msg, 0.08), update, cloud),
+        "voxels": (messages.cloud_to_voxels, update),
+        "update": (lambda msg: messages.cloud_to_update(msg, 0.08), update),
     }[kind]
     refusals = 0
     for _ in range(1500):
@@ -586,80 +325,109 @@ def test_broken_voxels_are_refused(read):
         messages.cloud_to_voxels(read(gaussians))
 
 
-# -- occupancy grids -----------------------------------------------------------------------------------------------
+# -- clouds of the memory, for viewers -----------------------------------------------------------------------------
 
 
-def grid_of(voxels: dict, low: float, high: float, resolution: float = 0.1):
-    indices = np.array(list(voxels), np.int32).reshape(-1, 3)
-    labels = np.array(list(voxels.values()), np.uint8)
-    msg = messages.occupancy_grid_message(HEADER, indices, labels, resolution, low, high)
-    as_rosbags(msg)  # it can be sent
-    return msg, np.array(msg.data, np.int8).reshape(msg.info.height, msg.info.width)
-
-
-def test_known_cells_are_where_they_are():
-    voxels = {
-        (-3, 2, 1): 3,  # occupied
-        (-3, 2, 2): 0,  # free above it: still occupied
-        (1, 4, 3): 0,  # free
-        (0, 2, 2): 5,
-        (-1, 3, 1): 255,  # unknown
-        (-2, 3, 9): 7,  # above the band
-        (-9, 9, 9): 7,  # above the band, and outside what is known within it
-        (9, -9, 0): 0,  # below the band
+def points_of(msg: PointCloud2) -> np.ndarray:
+    """The points of a little-endian cloud in one row, as a structured array, by the fields that the message names."""
+    kinds = {PointField.FLOAT32: "<f4", PointField.UINT8: "u1"}
+    layout = {
+        "names": [field.name for field in msg.fields],
+        "formats": [kinds[field.datatype] for field in msg.fields],
+        "offsets": [field.offset for field in msg.fields],
+        "itemsize": msg.point_step,
     }
-    msg, cells = grid_of(voxels, 0.1, 0.5)
-    # x from -3 to 1, y from 2 to 4.
-    assert (msg.info.width, msg.info.height) == (5, 3) and msg.info.resolution == pytest.approx(0.1)
-    origin = msg.info.origin
-    assert (origin.position.x, origin.position.y) == pytest.approx((-0.3, 0.2))
-    assert (origin.orientation.x, origin.orientation.y, origin.orientation.z, origin.orientation.w) == (0, 0, 0, 1)
-    assert cells.tolist() == [[100, -1, -1, 100, -1], [-1] * 5, [-1, -1, -1, -1, 0]]
-    assert msg.header == HEADER
+    assert not msg.is_bigendian and msg.is_dense and msg.height == 1 and msg.row_step == msg.width * msg.point_step
+    assert all(field.count == 1 for field in msg.fields) and len(msg.data) == msg.row_step
+    as_rosbags(msg)  # it can be sent
+    return np.frombuffer(msg.data, np.dtype(layout))
 
 
-def test_cells_agree_with_a_walk_through_the_columns():
-    rng = np.random.default_rng(6)
-    for _ in range(20):
-        count = rng.integers(1, 200)
-        indices = rng.integers([-9, 3, -4], [5, 20, 8], (count, 3))
-        voxels = {tuple(i): int(label) for i, label in zip(indices.tolist(), rng.choice([0, 0, 0, 4, 11, 255], count))}
-        low, high = -0.12, 0.33
-        msg, cells = grid_of(voxels, low, high)
-        band = {i: label for i, label in voxels.items() if low <= (i[2] + 0.5) * 0.1 <= high and label != 255}
-        known = np.array(list(band)).reshape(-1, 3)
-        if not len(known):
-            assert cells.size == 0
-            continue
-        x0, y0 = known[:, 0].min(), known[:, 1].min()
-        assert cells.shape == (np.ptp(known[:, 1]) + 1, np.ptp(known[:, 0]) + 1)
-        for row in range(cells.shape[0]):
-            for column in range(cells.shape[1]):
-                labels = [label for i, label in band.items() if i[:2] == (x0 + column, y0 + row)]
-                expected = 100 if any(labels) else 0 if labels else -1
-                assert cells[row, column] == expected
+def colours_of(points: np.ndarray) -> np.ndarray:
+    """(N, 3) uint8 RGB of the field `rgb`."""
+    bits = np.ascontiguousarray(points["rgb"]).view(np.uint32)
+    assert not (bits >> 24).any()
+    return np.stack([(bits >> shift) & 255 for shift in (16, 8, 0)], axis=1).astype(np.uint8)
 
 
-@pytest.mark.parametrize("resolution", [0.05, 0.08, 0.1])
-def test_the_edges_of_the_band_belong_to_it(resolution):
-    for index in range(-30, 30):
-        centre = (index + 0.5) * resolution
-        voxels = {(0, 0, index): 3}
-        for low, high, inside in (
-            (centre, centre + 1, True),
-            (centre - 1, centre, True),
-            (centre + 0.01, centre + 1, False),
-            (centre - 1, centre - 0.01, False),
-        ):
-            assert grid_of(voxels, low, high, resolution)[1].size == inside
+@lru_cache
+def memory_of_a_wall() -> tuple[GaussianMemory, Gaussians]:
+    """A memory that saw a wall and a box from two places, with noise and with classes; and what it held in between."""
+    memory, rng = GaussianMemory(), np.random.default_rng(2)
+    boxes = [((2.0, -9, -9), (3, 9, 9)), ((1.2, -0.2, -0.3), (1.5, 0.2, 0.3))]
+    for left_m in (0.0, 0.4):
+        before = memory.gaussians()
+        pose = pose_at(0, left_m, 0)
+        depth = depth_of_boxes(boxes, CAMERA, pose) + rng.normal(0, 0.02, (CAMERA.height, CAMERA.width))
+        prediction = prediction_of(depth.astype(np.float32))
+        logits = rng.normal(0, 2, prediction.gaussians.logits.shape)
+        memory.fuse(replace(prediction, gaussians=replace(prediction.gaussians, logits=logits), semantic=True), pose)
+    return memory, before
 
 
-def test_grids_of_nothing_and_of_too_much():
-    for voxels in ({}, {(1, 2, 3): 255}):
-        msg, cells = grid_of(voxels, -1, 1)
-        assert (msg.info.width, msg.info.height, len(msg.data)) == (0, 0, 0) and cells.shape == (0, 0)
-    with pytest.raises(ValueError, match="20001 x 10001 cells: a voxel lies far off"):
-        grid_of({(-10000, 0, 0): 3, (10000, 10000, 0): 0}, 0, 1)
+def test_the_cloud_of_the_memory_is_what_it_holds():
+    gaussians = memory_of_a_wall()[0].gaussians()
+    msg = messages.memory_cloud(HEADER, gaussians)
+    points = points_of(msg)
+    assert points.dtype.names == ("x", "y", "z", "rgb", "opacity", "label", "scale")
+    assert msg.header == HEADER and len(points) == len(gaussians) > 300
+    np.testing.assert_array_equal(np.stack([points[name] for name in "xyz"], axis=1), gaussians.means)
+    np.testing.assert_array_equal(points["opacity"], gaussians.opacities)
+    np.testing.assert_array_equal(points["scale"], [max(scales) for scales in gaussians.scales.tolist()])
+    labels = 1 + np.argmax(gaussians.logits, axis=1)
+    assert points["label"].dtype == np.uint8 and len(np.unique(labels)) == 11
+    np.testing.assert_array_equal(points["label"], labels)
+    np.testing.assert_array_equal(colours_of(points), COLOURS[labels])
+
+
+def test_the_largest_scale_and_the_generic_class():
+    one = random_gaussians(3, 0)
+    scales = [[0.01, 0.02, 0.16], [0.3, 0.2, 0.1], [0.1, 0.5, 0.4]]
+    gaussians = replace(one, means=np.eye(3), scales=scales, logits=np.zeros((3, 11)), opacities=[0.0, 0.5, 1.0])
+    points = points_of(messages.memory_cloud(HEADER, gaussians))
+    np.testing.assert_array_equal(points["scale"], np.array([0.16, 0.3, 0.5], np.float32))
+    # Without a class that is known: objects.
+    assert points["label"].tolist() == [11, 11, 11] and points["opacity"].tolist() == [0.0, 0.5, 1.0]
+
+
+def test_the_cloud_of_confidences_is_what_the_memory_confirmed():
+    memory, before = memory_of_a_wall()
+    confirmation = memory.confirmation
+    points = points_of(messages.confidence_cloud(HEADER, confirmation))
+    assert points.dtype.names == ("x", "y", "z", "geometric", "semantic", "hybrid", "intensity")
+    assert 100 < len(points) < len(before)
+    for name in ("geometric", "semantic", "hybrid"):
+        np.testing.assert_array_equal(points[name], getattr(confirmation, name).astype(np.float32))
+        assert (0 <= points[name]).all() and (points[name] <= 1).all() and np.ptp(points[name]) > 0.1
+    np.testing.assert_array_equal(points["intensity"], points["hybrid"])
+    np.testing.assert_allclose(points["hybrid"], points["geometric"] * points["semantic"], rtol=1e-5)
+    # Each is where the memory held it before the frame; none stands there twice.
+    means = list(map(tuple, np.stack([points[name] for name in "xyz"], axis=1).tolist()))
+    assert set(means) <= set(map(tuple, before.means.tolist())) and len(set(means)) == len(means)
+
+
+def test_confidences_that_are_the_same_for_all_stand_in_every_point():
+    gaussians = replace(random_gaussians(2, 0), means=[[1, 2, 3], [4, 5, 6]])
+    told = Confirmation(gaussians, np.array([0.25, 0.5]), 1.0, np.array([0.125, 0.0]))
+    points = points_of(messages.confidence_cloud(HEADER, told))
+    assert points.tolist() == [(1, 2, 3, 0.25, 1, 0.125, 0.125), (4, 5, 6, 0.5, 1, 0, 0)]
+
+
+def test_an_empty_memory_is_a_cloud_without_points():
+    memory = GaussianMemory()
+    for msg, fields in (
+        (messages.memory_cloud(HEADER, memory.gaussians()), ["x", "y", "z", "rgb", "opacity", "label", "scale"]),
+        (
+            messages.confidence_cloud(HEADER, memory.confirmation),
+            ["x", "y", "z", "geometric", "semantic", "hybrid", "intensity"],
+        ),
+    ):
+        assert len(points_of(msg)) == 0 and msg.header == HEADER
+        assert [field.name for field in msg.fields] == fields
+    # Nor does a frame that shows nothing again confirm anything.
+    memory.fuse(prediction_of(np.zeros((CAMERA.height, CAMERA.width), np.float32)), pose_at(0, 0, 0))
+    assert memory.confirmation is not None
+    assert len(points_of(messages.confidence_cloud(HEADER, memory.confirmation))) == 0
 
 
 # -- markers -------------------------------------------------------------------------------------------------------

@@ -25,9 +25,12 @@ from visualization_msgs.msg import MarkerArray
 from sgrocc.geometry import Pose
 from sgrocc.labels import GENERIC
 from sgrocc.memory.voxels import VoxelUpdate
-from sgrocc_ros import messages, occupancy_publisher_node, pipeline
-from sgrocc_ros.occupancy_publisher_node import MAP_QOS, OccupancyPublisherNode
+from sgrocc_ros import images, messages, outputs, parameters, pipeline
+from sgrocc_ros.lifecycle import MAP_QOS
+from sgrocc_ros.occupancy_publisher_node import OccupancyPublisherNode
 from sgrocc_ros.octree import OctreeMap
+from sgrocc_ros.outputs import MapOutputs
+from sgrocc_ros.worker import bring_up
 
 WALL = ((2.0, -9, -9), (3, 9, 9))
 BEST_EFFORT = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)
@@ -61,10 +64,10 @@ class Robot:
         """Valid messages of one frame: image, camera_info, depth; the test may spoil them before sending."""
         self.stamp_ns += 100_000_000
         header = messages.to_header(self.stamp_ns, "camera_optical_frame")
-        depth = messages.depth_message(header, depth_of_boxes(list(boxes), camera, pose or pose_at(0, 0, 0)))
+        depth = images.depth_message(header, depth_of_boxes(list(boxes), camera, pose or pose_at(0, 0, 0)))
         image = Image(header=header, height=camera.height, width=camera.width, encoding="rgb8", step=3 * camera.width)
         image.data = bytes(3 * camera.width * camera.height)
-        return image, messages.camera_info_message(header, camera), depth
+        return image, images.camera_info_message(header, camera), depth
 
     def send(self, image=None, info=None, depth=None) -> None:
         for publisher, message in ((self.info, info), (self.depth, depth), (self.image, image)):
@@ -98,7 +101,7 @@ class Running:
 
     @property
     def counts(self) -> dict:
-        return self.expert._counters.as_dict()
+        return self.expert.counters.as_dict()
 
     def wait_for(self, condition, timeout_s: float = 10.0) -> None:
         deadline = time.monotonic() + timeout_s
@@ -112,7 +115,7 @@ class Running:
     def wait_until_dropped(self, reason: str, count: int = 1) -> str:
         """Wait for drops of a reason; returns the sentence that explains them."""
         sentences = {}
-        counters = self.expert._counters
+        counters = self.expert.counters
 
         def dropped() -> bool:
             with counters._lock:
@@ -124,7 +127,7 @@ class Running:
 
     def _said(self, reason, sentences) -> str:
         # The health report may have taken the sentence to the log already.
-        return sentences.get(reason) or self.memory._health.last_sentences[reason]
+        return sentences.get(reason) or self.memory.health.last_sentences[reason]
 
     def map(self):
         """The memory's map as {voxel: label}."""
@@ -147,6 +150,8 @@ def running(qos: QoSProfile = BEST_EFFORT, **overrides):
     }
     given = [Parameter(name, value=value) for name, value in options.items()]
     nodes = pipeline.make_pipeline(parameter_overrides=given, context=context)
+    if not bring_up(nodes):
+        raise ValueError(next(node.problem for node in nodes if node.problem))
     robot = Robot(context, qos)
     for node in (*nodes, robot.node):
         executor.add_node(node)
@@ -157,7 +162,7 @@ def running(qos: QoSProfile = BEST_EFFORT, **overrides):
         run.wait_for(robot.ready)
         yield run
     finally:
-        for node in nodes:
+        for node in reversed(nodes):
             node.stop()
         executor.shutdown(timeout_sec=2.0)
         thread.join(2.0)
@@ -245,7 +250,7 @@ def test_depth_of_another_size_than_the_image_is_used():
     with running() as run:
         image, info, _ = run.robot.frame()
         small = CAMERA.resized(80, 60)
-        depth = messages.depth_message(image.header, depth_of_boxes([WALL], small, pose_at(0, 0, 0)))
+        depth = images.depth_message(image.header, depth_of_boxes([WALL], small, pose_at(0, 0, 0)))
         run.robot.send_pose()
         run.robot.send(image, info, depth)
         run.wait_until_fused(1)
@@ -391,7 +396,12 @@ def test_the_counts_are_on_diagnostics(run):
     from diagnostic_msgs.msg import DiagnosticArray
 
     heard = []
-    run.robot.node.create_subscription(DiagnosticArray, "/diagnostics", heard.append, 10)
+
+    def on_diagnostics(message: DiagnosticArray) -> None:
+        if "gaussian_memory" in message.status[0].name:  # in a pipeline it counts for all
+            heard.append(message)
+
+    run.robot.node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
 
     def agrees() -> bool:
         if not heard:
@@ -485,9 +495,10 @@ def test_sending_the_whole_map_takes_a_tenth_of_the_time_at_most(monkeypatch, ta
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
     node = OccupancyPublisherNode(in_pipeline=True, context=context)
+    assert bring_up([node])
     built = []
     monkeypatch.setattr(node, "_new_readers", lambda topics: False)
-    monkeypatch.setattr(node, "_built", lambda topics: built.append(topics) or time.sleep(takes_s) or {})
+    monkeypatch.setattr(node._out, "built", lambda topics, *_: built.append(topics) or time.sleep(takes_s) or {})
     node._heard["occupancy/grid"] = 1
     one = VoxelUpdate(np.zeros((1, 3), np.int32), np.full(1, 3, np.uint8), np.ones(1, np.float32))
     until = time.monotonic() + 1.0
@@ -511,31 +522,29 @@ def test_sending_the_whole_map_takes_a_tenth_of_the_time_at_most(monkeypatch, ta
 
 
 def test_an_octree_that_nobody_asks_for_any_more_is_dropped_and_made_anew(monkeypatch):
-    monkeypatch.setattr(occupancy_publisher_node, "_MOST_NOT_IN_OCTREE", 5)
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
-    node = OccupancyPublisherNode(in_pipeline=True, context=context)
-    monkeypatch.setattr(node, "_new_readers", lambda topics: False)
+    monkeypatch.setattr(outputs, "_MOST_NOT_IN_OCTREE", 5)
+    out, values = MapOutputs(0.08, pytest.fail), parameters.complete({})
 
     def change(number, label):
-        one = VoxelUpdate(np.full((1, 3), number, np.int32), np.full(1, label, np.uint8), np.ones(1, np.float32))
-        node.accept(one, 1, False)
-        node._publish()
+        indices, labels = np.full((1, 3), number, np.int32), np.full(1, label, np.uint8)
+        out.apply(VoxelUpdate(indices, labels, np.ones(1, np.float32)), False)
+
+    def octree():
+        topic = "occupancy/octomap_binary"
+        return out.built([topic], messages.to_header(1, "odom"), values)[topic]
 
     change(0, 3)
-    first = node._built(["occupancy/octomap_binary"])["occupancy/octomap_binary"]
+    first = octree()
     for _ in range(3):  # the same voxel, again and again: it is looked up once, as it is now
         change(1, 3)
     change(1, 0)
-    second = node._built(["occupancy/octomap_binary"])["occupancy/octomap_binary"]
-    assert len(first.data) and bytes(first.data) != bytes(second.data) and not node._not_in_octree
+    second = octree()
+    assert len(first.data) and bytes(first.data) != bytes(second.data) and not out._not_in_octree
     for number in range(8):
         change(number, 4)
-    assert node._octree is None and len(node._not_in_octree) <= 5
-    anew = node._built(["occupancy/octomap_binary"])["occupancy/octomap_binary"]
-    other = OctreeMap(node._resolution)
-    known = node._map.known()
+    assert out._octree is None and len(out._not_in_octree) <= 5
+    anew = octree()
+    other = OctreeMap(0.08)
+    known = out.map.known()
     other.apply(known.indices, known.labels, known.probabilities)
     assert bytes(anew.data) == bytes(other.binary_message(anew.header).data)
-    node.destroy_node()
-    rclpy.try_shutdown(context=context)

@@ -1,7 +1,9 @@
 """The table of parameters: the shipped file, every refusal and its sentence, the live node, the real process."""
 
+import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,11 +12,13 @@ from pathlib import Path
 import pytest
 import rclpy
 import yaml
+from jsonschema import Draft202012Validator
 from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
-from sgrocc_ros import parameters
+from sgrocc_ros import parameter_files, parameters
+from sgrocc_ros.lifecycle import LiveParameters
 from sgrocc_ros.parameters import TABLE, BadParameter, complete, from_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +39,7 @@ def refusal(given: dict) -> str:
 
 def test_the_shipped_file_is_the_table():
     shipped = (ROOT / "config" / "sgrocc.yaml").read_text()
-    assert shipped == parameters.to_yaml(), "run: python -m sgrocc_ros.parameters > config/sgrocc.yaml"
+    assert shipped == parameter_files.to_yaml(), "run: python -m sgrocc_ros.parameter_files"
     assert from_yaml(ROOT / "config" / "sgrocc.yaml") == DEFAULTS
 
 
@@ -43,17 +47,30 @@ def test_the_readme_shows_the_table():
     readme = ROOT / "README.md"
     text = readme.read_text()
     shown = text.split("<!-- parameters -->")[1].split("<!-- /parameters -->")[0]
-    regenerate = 'python -c "from sgrocc_ros import parameters; print(parameters.to_markdown())"'
-    assert shown.strip() == parameters.to_markdown().strip(), (
-        f"put the output of this between the markers: {regenerate}"
-    )
+    assert shown.strip() == parameter_files.to_markdown().strip(), "run: python -m sgrocc_ros.parameter_files"
 
 
-def test_the_readmes_table_has_one_row_of_three_cells_for_each_parameter():
-    rows = parameters.to_markdown().splitlines()[2:]
+def test_the_readmes_table_has_one_row_of_four_cells_for_each_parameter():
+    rows = parameter_files.to_markdown().splitlines()[2:]
     assert [row.split("`")[1] for row in rows] == list(DEFAULTS)
     assert [yaml.safe_load(row.split("`")[3]) for row in rows] == list(DEFAULTS.values())
-    assert all(row.count("|") == 4 for row in rows)
+    assert all(row.count("|") == 5 for row in rows)
+    live = [row.split("`")[1] for row in rows if "| yes |" in row]
+    assert live == [row.name for row in TABLE if row.dynamic] and "memory.max_frames" in live and "model" not in live
+
+
+def test_the_schema_takes_what_the_table_takes_and_nothing_else():
+    schema = json.loads((ROOT / "config" / "sgrocc.schema.json").read_text())
+    assert schema == json.loads(parameter_files.to_json_schema()), "run: python -m sgrocc_ros.parameter_files"
+
+    def takes(**given) -> bool:
+        return Draft202012Validator(schema).is_valid({"/**": {"ros__parameters": given}})
+
+    assert Draft202012Validator(schema).is_valid(yaml.safe_load((ROOT / "config" / "sgrocc.yaml").read_text()))
+    assert takes(use_sim_time=True, resolution_m=0.1) and takes(**{"qos_overrides./tf.subscription.depth": 5})
+    assert not takes(resolutoin_m=0.1) and not takes(resolution_m=5.0) and not takes(resolution_m="fine")
+    assert not takes(expert="guess") and not takes(engine_threads=1.5)
+    assert not Draft202012Validator(schema).is_valid({"/gaussian_memory": {"ros__parameters": {}}})
 
 
 def test_every_default_passes_its_own_check_and_is_complete():
@@ -68,16 +85,16 @@ def test_every_number_has_bounds_and_every_row_says_what_it_means():
             assert row.low < row.high, f"{row.name} needs low and high: they are what refuses NaN and infinity"
         else:
             assert row.low is None and row.high is None
-        assert (
-            row.doc
-            and "\n" not in row.doc
-            and row.node
-            in (
-                parameters.EXPERT,
-                parameters.MEMORY,
-                parameters.PUBLISHER,
-            )
-        )
+        assert row.doc and "\n" not in row.doc
+        assert row.node in (*parameters.NODES, parameters.EVERY) and set(row.nodes) <= set(parameters.NODES)
+
+
+def test_every_parameter_is_read_somewhere():
+    code = "".join(path.read_text() for path in (ROOT / "sgrocc_ros").glob("*.py") if path.name != "parameters.py")
+    code += (ROOT / "sgrocc_ros" / "parameters.py").read_text().partition("Values = dict")[2]
+    for row in TABLE:
+        if not row.name.startswith(("memory.", "cost.")):  # read as a group: memory_config and costs
+            assert f'["{row.name}"]' in code or f'"{row.name}")' in code, f"nothing reads {row.name}"
 
 
 # -- refusals ------------------------------------------------------------------------------------------------------
@@ -281,11 +298,14 @@ def make_node():
     rclpy.init(context=context, domain_id=DOMAIN)
     nodes = []
 
-    def make(arguments: tuple[str, ...] = (), **overrides) -> Node:
+    def make(kind: str, arguments: tuple[str, ...] = (), **overrides) -> Node:
         given = [RosParameter(name, value=value) for name, value in overrides.items()]
         cli_args = ["--ros-args", *arguments] if arguments else None
-        nodes.append(Node("probe", context=context, parameter_overrides=given, cli_args=cli_args))
-        return nodes[-1]
+        node = Node("probe", context=context, parameter_overrides=given, cli_args=cli_args)
+        node.is_configured = False
+        node.live = LiveParameters(node, kind, lambda: node.is_configured)
+        nodes.append(node)
+        return node
 
     yield make
     for node in nodes:
@@ -293,36 +313,63 @@ def make_node():
     rclpy.shutdown(context=context)
 
 
-def test_declare_returns_the_overrides_and_shows_the_whole_table(make_node):
-    node = make_node(resolution_m=0.1, **{"memory.max_frames": 3.0, "max_pose_wait_s": 2})
-    values = parameters.declare(node)
-    assert values == {**DEFAULTS, "resolution_m": 0.1, "memory.max_frames": 3.0, "max_pose_wait_s": 2.0}
+def test_a_node_shows_its_part_of_the_table_with_the_overrides(make_node):
+    node = make_node(parameters.MEMORY, resolution_m=0.1, **{"memory.max_frames": 3.0, "max_pose_wait_s": 2})
+    assert node.live.checked() == {**DEFAULTS, "resolution_m": 0.1, "memory.max_frames": 3.0, "max_pose_wait_s": 2.0}
     for row in TABLE:
-        assert node.get_parameter(row.name).value == values[row.name]
-        assert node.describe_parameter(row.name).description == row.doc
+        assert node.has_parameter(row.name) == (parameters.MEMORY in row.nodes)
+        if parameters.MEMORY in row.nodes:
+            assert node.get_parameter(row.name).value == node.live.values[row.name]
+            assert node.describe_parameter(row.name).description == row.doc
 
 
 def test_the_shipped_file_and_the_command_line_reach_a_node_and_the_later_one_wins(make_node):
     file = str(ROOT / "config" / "sgrocc.yaml")
-    node = make_node(("--params-file", file, "-p", "resolution_m:=0.2", "-p", "global_frame:=map"))
-    assert parameters.declare(node) == {**DEFAULTS, "resolution_m": 0.2, "global_frame": "map"}
+    arguments = ("--params-file", file, "-p", "resolution_m:=0.2", "-p", "global_frame:=map")
+    node = make_node(parameters.MEMORY, arguments)
+    assert node.live.checked() == {**DEFAULTS, "resolution_m": 0.2, "global_frame": "map"}
 
 
-def test_no_parameter_changes_at_run_time(make_node):
-    node = make_node()
-    parameters.declare(node)
-    for row in TABLE:
-        [result] = node.set_parameters([RosParameter(row.name, value=row.default)])
-        assert not result.successful and "read-only" in result.reason
-    [result] = node.set_parameters([RosParameter("resolution_m", value=0.5)])
-    assert not result.successful and node.get_parameter("resolution_m").value == DEFAULTS["resolution_m"]
+@pytest.mark.parametrize("kind", parameters.NODES)
+def test_while_a_node_is_configured_only_dynamic_parameters_change(make_node, kind):
+    node = make_node(kind)
+    for is_configured in (True, False):
+        node.is_configured = is_configured
+        for row in TABLE:
+            if kind in row.nodes:
+                [result] = node.set_parameters([RosParameter(row.name, value=row.default)])
+                assert result.successful == (row.dynamic or not is_configured), row.name
+                if not result.successful:
+                    assert result.reason == (
+                        f"{row.name} cannot change while the node is configured: set it after `cleanup`, or restart "
+                        "with it"
+                    )
 
 
-def test_a_bad_override_declares_nothing(make_node):
-    node = make_node(resolution_m=0.1, resolutoin_m=0.1)
+def test_a_change_is_taken_as_a_whole_or_not_at_all(make_node):
+    node = make_node(parameters.PUBLISHER)
+    node.is_configured = True
+    told = []
+    node.live.changed = told.append
+    both = {"grid_min_height_m": 2.0, "grid_max_height_m": 3.0}
+    [lone] = node.set_parameters([RosParameter("grid_min_height_m", value=2.0)])
+    assert not lone.successful and lone.reason == "grid_min_height_m must be less than grid_max_height_m"
+    bad = [RosParameter(name, value=value) for name, value in {**both, "cost.wall": 5, "max_markers": 0}.items()]
+    assert not node.set_parameters_atomically(bad).successful
+    assert node.live.values == DEFAULTS and not told
+    assert node.set_parameters_atomically([RosParameter(n, value=v) for n, v in both.items()]).successful
+    assert node.live.values == {**DEFAULTS, **both} and told == [set(both)]
+
+
+def test_what_was_given_wrong_is_refused_until_it_is_set_right(make_node):
+    node = make_node(parameters.MEMORY, resolution_m=-1.0)
+    with pytest.raises(BadParameter, match="resolution_m is -1.0: give a value from"):
+        node.live.checked()
+    [result] = node.set_parameters([RosParameter("resolution_m", value=0.1)])
+    assert result.successful and node.live.checked()["resolution_m"] == 0.1
+    node = make_node(parameters.MEMORY, resolutoin_m=0.1)
     with pytest.raises(BadParameter, match="there is no parameter resolutoin_m: did you mean resolution_m"):
-        parameters.declare(node)
-    assert not any(node.has_parameter(name) for name in DEFAULTS)
+        node.live.checked()
 
 
 # -- a real process ------------------------------------------------------------------------------------------------
@@ -337,20 +384,21 @@ def start_pipeline(*arguments: str) -> tuple[int, list[str]]:
     result = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
     assert result.stdout == ""
     # Warp says on its own account that a machine has no GPU.
-    return result.returncode, [text for text in result.stderr.splitlines() if not text.startswith("Warp ")]
+    lines = [text for text in result.stderr.splitlines() if not text.startswith("Warp ")]
+    return result.returncode, [re.sub(r"^\[ERROR\] \[[0-9.]+\] \[\w+\]: ", "refused: ", text) for text in lines]
 
 
 def test_a_misspelt_parameter_ends_the_pipeline_with_one_sentence():
     assert start_pipeline("resolutoin_m:=0.1") == (
         2,
-        ["sgrocc: there is no parameter resolutoin_m: did you mean resolution_m?"],
+        ["refused: there is no parameter resolutoin_m: did you mean resolution_m?"],
     )
 
 
 def test_a_value_of_another_type_ends_the_pipeline_with_one_sentence():
     assert start_pipeline("resolution_m:=fine") == (
         2,
-        ["sgrocc: parameter resolution_m is 'fine': give a float such as 0.08"],
+        ["refused: parameter resolution_m is 'fine': give a float such as 0.08"],
     )
 
 
@@ -371,4 +419,4 @@ def test_a_corrupt_model_ends_the_pipeline_with_one_sentence(tmp_path, spoil):
     model = tmp_path / "model"
     shutil.copytree(ROOT / "models" / "random_expert", model)
     sentence = spoil(model)
-    assert start_pipeline("expert:=learned", f"model:={model}") == (2, [f"sgrocc: {sentence}"])
+    assert start_pipeline("expert:=learned", f"model:={model}") == (2, [f"refused: {sentence}"])

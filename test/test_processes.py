@@ -1,6 +1,7 @@
 """The nodes as processes: how they begin and end."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,5 +51,6 @@ def test_bad_arguments_end_a_node_with_one_sentence(arguments, words):
     process = start("pipeline", "--ros-args", *arguments)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 2
-    sentences = [line for line in errors.splitlines() if line.startswith("sgrocc: ")]
+    ours = re.compile(r"sgrocc: |\[ERROR\] \[[0-9.]+\] \[(?!rcl)\w+\]: ")
+    sentences = [line for line in errors.splitlines() if ours.match(line)]
     assert len(sentences) == 1 and words in sentences[0] and "Traceback" not in errors

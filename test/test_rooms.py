@@ -33,6 +33,7 @@ def boxes(solids) -> tuple[np.ndarray, np.ndarray]:
     return bounds[:, 0], bounds[:, 1]
 
 
+@cache
 def structure(seed: int) -> list:
     rng = np.random.default_rng([7, seed])
     return build_structure(plan_rooms(rng), rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -11,11 +12,21 @@ from sgrocc.labels import CEILING, CHAIR, FLOOR, OBJECTS, TABLE, WALL
 from sgrocc.synthrooms import actors
 from sgrocc.synthrooms.rooms import build_scene
 from sgrocc.synthrooms.scene import Lighting, Look, Scene, box, heading
-from sgrocc.synthrooms.trajectory import CLEARANCE_M, shoot
+from sgrocc.synthrooms.trajectory import CLEARANCE_M, Shot, shoot
 from sgrocc.synthrooms.walkable import CELL_M, Floor, distances, largest_region, way
 
 LOOK = Look("plain")
 LIGHT = Lighting(0.4, (1, 1, 2), (1, 1, 1), (0, 0, -1), (1, 1, 1))
+
+
+@cache
+def built(seed: int) -> Scene:
+    return build_scene(np.random.default_rng(seed))
+
+
+@cache
+def walk(seed: int) -> Shot:
+    return shoot(built(seed), np.random.default_rng(seed))
 
 
 def room(*things, size=(4.0, 3.0), movable=()):
@@ -45,7 +56,7 @@ def distance_to(solids, points):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_camera_keeps_away_from_everything_and_inside_the_rooms(seed):
-    scene = build_scene(np.random.default_rng(seed))
+    scene = built(seed)
     shot = shoot(scene, np.random.default_rng(seed + 50))
     assert len(shot.poses) == 30
     points = in_room(scene, shot.poses)
@@ -57,7 +68,7 @@ def test_the_camera_keeps_away_from_everything_and_inside_the_rooms(seed):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_few_frames_move_smoothly_and_overlap(seed):
-    shot = shoot(build_scene(np.random.default_rng(seed)), np.random.default_rng(seed))
+    shot = walk(seed)
     position = np.stack([pose.translation for pose in shot.poses])
     forward = np.stack([pose.rotation[:, 2] for pose in shot.poses])
     assert np.sqrt((np.diff(position, axis=0) ** 2).sum(axis=1)).max() < 0.8
@@ -71,7 +82,7 @@ def test_few_frames_move_smoothly_and_overlap(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_loop_is_a_film_that_returns(seed):
-    scene = build_scene(np.random.default_rng(seed))
+    scene = built(seed)
     shot = shoot(scene, np.random.default_rng(seed), frames=600, loop=True)
     position = np.stack([pose.translation for pose in shot.poses])
     forward = np.stack([pose.rotation[:, 2] for pose in shot.poses])
@@ -91,8 +102,8 @@ def test_a_loop_is_a_film_that_returns(seed):
 def test_the_camera_looks_at_rooms_not_at_walls_before_its_nose():
     near = total = 0
     for seed in range(6):
-        scene = build_scene(np.random.default_rng(seed))
-        for pose in shoot(scene, np.random.default_rng(seed)).poses[::4]:
+        scene = built(seed)
+        for pose in walk(seed).poses[::4]:
             local = scene.world_from_room.inverse() @ pose
             ahead = local.translation + np.arange(0.1, 0.5, 0.05)[:, None] * local.rotation[:, 2]
             near += bool((distance_to(scene.solids, ahead) < 0).any())
@@ -107,7 +118,7 @@ def test_a_room_without_free_floor_says_so():
 
 
 def test_the_same_seed_is_the_same_walk():
-    scene = build_scene(np.random.default_rng(4))
+    scene = built(4)
     one, other, third = (shoot(scene, np.random.default_rng(seed)) for seed in (7, 7, 8))
     assert all((a.matrix == b.matrix).all() for a, b in zip(one.poses, other.poses, strict=True))
     assert one.camera == other.camera and one.camera != third.camera

@@ -4,6 +4,7 @@
     python3 tools/set_up.py           # what the demo needs
     python3 tools/set_up.py --synth   # and what generates SynthRooms
     python3 tools/set_up.py --test    # and what the tests need, which includes the former
+    python3 tools/set_up.py --test-robot --numpy 1.26.4    # the same without torch, with the numpy of a robot
 
 The environment is .venv in the repository, or the folder named by SGROCC_VENV. A second run does only what changed.
 """
@@ -152,6 +153,11 @@ def install(requirements: Path) -> None:
     execute(PYTHON, "-m", "pip", "install", *resolve, "--progress-bar", "off", "-r", requirements)
 
 
+def install_numpy(version: str) -> None:
+    """Put another numpy in place of the frozen one; what was built with numpy 2 runs with 1.26, too."""
+    execute(PYTHON, "-m", "pip", "install", "--no-deps", "--progress-bar", "off", f"numpy=={version}")
+
+
 def compile_interfaces() -> None:
     """Compile our interface packages into the environment itself, so that nothing has to be sourced."""
     shutil.rmtree(BUILD / "interfaces", ignore_errors=True)
@@ -189,14 +195,17 @@ def save(done: dict[str, str]) -> None:
     new.replace(STAMP)
 
 
-def steps(extras: list[str]) -> list[tuple[str, str, str, object]]:
+def steps(extras: list[str], numpy: str = "") -> list[tuple[str, str, str, object]]:
     """Return the steps in order: name, what is shown, hash of the inputs, function."""
     run = ROOT / "requirements" / "run.txt"
-    base = digest(platform.python_version(), sys.base_prefix, str(VENV), (ROOT / "tools" / "set_up.py").read_text())
+    script = (ROOT / "tools" / "set_up.py").read_text()
+    base = digest(platform.python_version(), sys.base_prefix, str(VENV), script, numpy)
     rows = [
         ("venv", f"making {VENV}", base, make_venv),
         ("run", "installing the packages of requirements/run.txt", digest(base, run), lambda: install(run)),
     ]
+    if numpy:
+        rows.append(("numpy", f"installing numpy {numpy}", digest(base, run), partial(install_numpy, numpy)))
     for name in extras:
         path = ROOT / "requirements" / f"{name}.txt"
         rows.append((name, f"installing those of requirements/{name}.txt", digest(base, path), partial(install, path)))
@@ -209,7 +218,7 @@ def steps(extras: list[str]) -> list[tuple[str, str, str, object]]:
     return rows
 
 
-def set_up(extras: list[str]) -> None:
+def set_up(extras: list[str], numpy: str = "") -> None:
     """Do the steps whose inputs changed, and those that were interrupted."""
     done = load()
     if done is None and VENV.exists() and any(VENV.iterdir()):
@@ -217,9 +226,9 @@ def set_up(extras: list[str]) -> None:
             f"The folder {VENV} exists and was not made by this script: remove it, or name another in SGROCC_VENV."
         )
     done = done or {}
-    rows = steps(extras)
+    rows = steps(extras, numpy)
     # Packages whose installation was interrupted may lie there in part: begin again with an empty environment.
-    if done.get("venv") != rows[0][2] or "interrupted" in (done.get("run"), *map(done.get, EXTRAS)):
+    if done.get("venv") != rows[0][2] or "interrupted" in map(done.get, ("run", "numpy", *EXTRAS)):
         done = {}
     todo = [row for row in rows if done.get(row[0]) != row[2]]
     if not todo:
@@ -255,6 +264,8 @@ def main() -> int:
     parser.add_argument("--synth", action="store_true", help="also install what generates SynthRooms")
     parser.add_argument("--train", action="store_true", help="also install what trains and exports models (torch)")
     parser.add_argument("--test", action="store_true", help="also install what the tests need, all of this included")
+    parser.add_argument("--test-robot", action="store_true", help="the same for the tests that need no torch")
+    parser.add_argument("--numpy", metavar="VERSION", default="", help="not the one of requirements/run.txt")
     parser.add_argument("--gpu", action="store_true", help="also install what builds and runs engines on a GPU")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -267,12 +278,12 @@ def main() -> int:
                 print("Waiting for another set-up of this checkout to end ...", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             asked = {
-                "synth": arguments.synth or arguments.test,
+                "synth": arguments.synth or arguments.test or arguments.test_robot,
                 "train": arguments.train or arguments.test or arguments.gpu,
-                "test": arguments.test,
+                "test": arguments.test or arguments.test_robot,
                 "gpu": arguments.gpu,
             }
-            set_up([name for name in EXTRAS if asked[name]])
+            set_up([name for name in EXTRAS if asked[name]], arguments.numpy)
     except SetUpError as error:
         print(f"Set-up failed: {error}", file=sys.stderr)
         return 1

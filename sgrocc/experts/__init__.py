@@ -17,11 +17,15 @@ class Frame:
 
     depth: (h, w) float32, metres along z, registered to the image (its own size is allowed; the camera scales with
     it), or None. Zero, negative and non-finite depth is invalid.
+
+    mask: (h, w) bool, registered to the image (its own size is allowed), or None. What it covers with True shall not
+    enter the map; an expert may look at it (see masking.without).
     """
 
     image: np.ndarray
     camera: PinholeCamera
     depth: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,9 @@ class Prediction:
 
     depth: (h, w) float32, metres, 0 where unknown; camera: intrinsics of that depth image; gaussians: N Gaussians;
     semantic: whether the logits say anything about classes; depth_sigma_m: the standard deviation of `depth` that
-    the memory assumes when it compares (eq. 6), as (constant, factor of depth).
+    the memory assumes when it compares (eq. 6), as (constant, factor of depth); gates: (rows, columns) float32, 0 to 1,
+    the mean gate (eq. 2) in each cell of a lattice of square cells over the image, to look at: near 1 where the depth
+    changes little, low beside steps in it; None where the expert has none.
     """
 
     depth: np.ndarray
@@ -38,6 +44,7 @@ class Prediction:
     gaussians: Gaussians
     semantic: bool
     depth_sigma_m: tuple[float, float]
+    gates: np.ndarray | None = None
 
 
 class Expert(Protocol):

@@ -72,7 +72,8 @@ class LearnedExpert:
                     f"the model {self.manifest.name} answered with NaN or infinity in its {name}: choose another model"
                 )
         depth = np.where(sensor_depth > 0, sensor_depth, np.maximum(outputs["depth"][0, 0], 0))
-        return Prediction(depth, camera, _gaussians(outputs), self.manifest.semantic, self._depth_sigma_m)
+        gates = np.clip(outputs["gates"][0], 0, 1) if "gates" in outputs else None
+        return Prediction(depth, camera, _gaussians(outputs), self.manifest.semantic, self._depth_sigma_m, gates)
 
 
 def network_inputs(frame: Frame, width: int, height: int, mean: Sequence[float], std: Sequence[float]) -> dict:

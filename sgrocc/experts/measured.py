@@ -79,7 +79,7 @@ class MeasuredExpert:
         # room, of which the image says nothing. Where nothing was measured, the network's depth is too rough to map.
         kept = guessed.select((there > 0) & (z > there + self._margin_m) & ~np.isin(before, STRUCTURAL))
         gaussians = Gaussians.joined(surface, kept)
-        return replace(measured, depth=depth, gaussians=gaussians, semantic=learned.semantic)
+        return replace(measured, depth=depth, gaussians=gaussians, semantic=learned.semantic, gates=learned.gates)
 
 
 def _cells(camera: PinholeCamera, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ class _Contract(nn.Module):
 
     def forward(self, image: torch.Tensor, intrinsics: torch.Tensor, sensor_depth: torch.Tensor):
         output = self.expert(image, intrinsics, sensor_depth)
-        return (output.depth, *output.gaussians)
+        return (output.depth, *output.gaussians, *(() if output.gates is None else (output.gates,)))
 
 
 class _FusionContract(nn.Module):
@@ -95,8 +95,11 @@ def export(
     contract = _Contract(expert).eval()
     height, width, channels = expert.config.height, expert.config.width, expert.config.channels
     count = expert.anchors.pixels.shape[1] * expert.anchors.offsets_m.shape[2]
-    inputs, outputs = tensor_shapes(width, height, count, channels)
     frame = _frame(height, width)
+    with torch.no_grad():
+        gates = expert(*frame).gates
+    lattice = None if gates is None else tuple(gates.shape[1:])
+    inputs, outputs = tensor_shapes(width, height, count, channels, lattice=lattice)
     content = to_onnx(contract, frame, list(inputs), list(outputs))
     written = None
     if fusion is not None:

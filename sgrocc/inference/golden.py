@@ -9,7 +9,7 @@ import numpy as np
 from sgrocc.inference.engine import Engine
 from sgrocc.inference.manifest import ModelManifest
 
-#: Of outputs with one row for each Gaussian, every n-th row is kept.
+#: Of outputs with many rows, one for each Gaussian or of the lattice, every n-th is kept.
 _EVERY = 8
 
 

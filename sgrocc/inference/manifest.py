@@ -123,13 +123,24 @@ def _checked_file(folder: Path, name: str, sha256: str) -> Path:
 
 
 def tensor_shapes(
-    width: int, height: int, count: int, feature_size: int, takes_depth: bool = True
+    width: int,
+    height: int,
+    count: int,
+    feature_size: int,
+    takes_depth: bool = True,
+    lattice: tuple[int, int] | None = None,
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """The inputs and the outputs, {name: shape}, of a network of N = `count` Gaussians: see models/README.md."""
+    """The inputs and the outputs, {name: shape}, of a network of N = `count` Gaussians: see models/README.md.
+
+    lattice: (rows, columns) of its gates, None where it does not show them.
+    """
     inputs = {"image": (1, 3, height, width), "intrinsics": (1, 4)}
     if takes_depth:
         inputs["sensor_depth"] = (1, 1, height, width)
-    return inputs, {"depth": (1, 1, height, width), **_gaussian_shapes(count, feature_size)}
+    outputs = {"depth": (1, 1, height, width), **_gaussian_shapes(count, feature_size)}
+    if lattice is not None:
+        outputs["gates"] = (1, *lattice)
+    return inputs, outputs
 
 
 def fusion_shapes(
@@ -246,7 +257,8 @@ def _check_tensors(fields: dict) -> None:
     """The inputs and outputs must be those that the learned expert, and the memory, give and read."""
     size = fields["image_width"], fields["image_height"]
     count = _count(fields["outputs"], "outputs")
-    _check_shapes(fields, tensor_shapes(*size, count, fields["feature_size"], fields["takes_depth"]))
+    lattice = _lattice(fields["outputs"].get("gates"), *size)
+    _check_shapes(fields, tensor_shapes(*size, count, fields["feature_size"], fields["takes_depth"], lattice))
     if "fusion" in fields:
         count = _count(fields["fusion"]["inputs"], "fusion.inputs")
         if not count:
@@ -259,6 +271,19 @@ def _count(specs: dict[str, TensorSpec], where: str) -> int:
     if means is None or len(means.shape) != 3:
         raise ValueError(f"{where} must have `means` of shape [1, N, 3]: export the model again")
     return means.shape[1]
+
+
+def _lattice(gates: TensorSpec | None, width: int, height: int) -> tuple[int, int] | None:
+    """(rows, columns) of the optional output: square cells that cover the image."""
+    if gates is None:
+        return None
+    rows, columns = gates.shape[1:] if len(gates.shape) == 3 else (0, 0)
+    if not rows or not columns or height % rows or height // rows * columns != width:
+        raise ValueError(
+            f"outputs.gates has shape {list(gates.shape)}, but must be [1, rows, columns] of square cells that cover "
+            f"the image of {width} x {height}: export the model again"
+        )
+    return rows, columns
 
 
 def _check_shapes(fields: dict, expected: tuple[dict, dict], of: str = "") -> None:

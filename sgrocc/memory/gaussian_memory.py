@@ -249,6 +249,19 @@ class GaussianMemory:
         seen = self._at("seen_through", address)
         return History(features, probabilities, lives, guess, opacities, seen, occupancies, weights)
 
+    def clear_box(self, low: tuple[float, float, float], high: tuple[float, float, float]) -> VoxelUpdate:
+        """Forget the voxels whose centres lie in a box from `low` to `high`, metres in the global frame; returns what
+        changed: they are unknown. Raises ValueError for a box that is none.
+        """
+        low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
+            raise ValueError(f"there is no box from {low.tolist()} to {high.tolist()}: give its lower corner first")
+        addresses = self._voxels.addresses(self._voxels.used()).ravel()
+        centres = (self._voxels.voxels(addresses) + 0.5) * self.config.resolution
+        inside = addresses[((centres >= low) & (centres <= high)).all(axis=1)]
+        self._forget(inside)
+        return self._update_of(self._relabel(inside))
+
     def _located(self, points: np.ndarray) -> np.ndarray:
         """(N,) addresses of the voxels of points, -1 where nothing is known."""
         return self._voxels.locate(voxels_of(points, self.config.resolution))

@@ -89,6 +89,12 @@ class RayAnchors(nn.Module):
         self.register_buffer("along_m", along.view(1, 1, -1, 1), persistent=False)
         self.opacity_bias = nn.Parameter(torch.linspace(1.0, -1.0, len(offsets)).view(1, 1, -1, 1))
 
+    def on_image(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, R) values of rays as the lattice over the image, (B, H / stride, W / stride): the margin is left out."""
+        margin = self.config.margin
+        lattice = values.view(-1, self.rows, self.columns)
+        return lattice[:, margin : self.rows - margin, margin : self.columns - margin]
+
     def forward(self, depth: torch.Tensor, intrinsics: torch.Tensor, class_logits: torch.Tensor) -> Anchors:
         """depth: (B, 1, H, W) metres along z; class_logits: (B, 11, R, 1), what each ray's pixel shows."""
         half = self.config.stride // 2

@@ -105,8 +105,11 @@ class Lifting(nn.Module):
         levels: list[torch.Tensor],
         depth: torch.Tensor,
         intrinsics: torch.Tensor,
-    ) -> torch.Tensor:
-        """queries: (B, R, S, C); depth: (B, 1, H, W) metres. Returns (B, R, S, C)."""
+        show_gate: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor | None]:
+        """queries: (B, R, S, C); depth: (B, 1, H, W) metres. Returns (B, R, S, C), with `show_gate` (that, the gates'
+        `mean_gate`).
+        """
         batch, rays, samples, channels = queries.shape
         size = (depth.shape[2], depth.shape[3])
         pixels = self.sampled_pixels(queries, anchors, intrinsics)
@@ -122,7 +125,8 @@ class Lifting(nn.Module):
         if gate is not None:
             weights = weights.view(batch, groups, rays, samples, self.levels, k) * gate[..., None, :]
         lifted = weights.view(batch, groups, rays, samples, self.levels * k) @ values  # (B, G, R, S, C / G)
-        return self.out(lifted.permute(0, 2, 3, 1, 4).reshape(batch, rays, samples, channels))
+        lifted = self.out(lifted.permute(0, 2, 3, 1, 4).reshape(batch, rays, samples, channels))
+        return (lifted, mean_gate(gate)) if show_gate else lifted
 
     def sampled_pixels(self, queries: torch.Tensor, anchors: Anchors, intrinsics: torch.Tensor) -> torch.Tensor:
         """(B, R, K, 2) pixels that the anchors of each ray look at."""
@@ -148,6 +152,17 @@ class Lifting(nn.Module):
         if self.config.gate == "hard":
             return (residual.abs() < self.config.tolerance_m).to(residual.dtype)
         return soft_gate(residual, torch.exp(self.log_sharpness).view(1, -1, 1, 1, 1), self.tolerance_m)
+
+
+def mean_gate(gate: torch.Tensor | None) -> torch.Tensor | None:
+    """(B, R) from 0 to 1 of gates (B, G or 1, R, S, K): the first anchor's of each ray, the one on the surface, its
+    mean over groups and points; None of None. To look at, without a gradient: near 1 where the depth changes little
+    within the points' reach, low beside a step in it, where the points on the other side are shut out.
+
+    Not of the anchors further in: they are gated everywhere, by what lies before them. Not the least over the points:
+    one of sixteen across an edge, or a floor seen at a low angle, makes that 0.
+    """
+    return None if gate is None else gate[:, :, :, 0].mean(dim=(1, 3)).detach()
 
 
 def read_bilinear(

@@ -44,7 +44,8 @@ class ExpertConfig:
 class ExpertOutput(NamedTuple):
     """depth: (B, 1, H, W) metres along z, what the lifter used; own_depth: the network's; gaussians: (B, N, ...), in
     the camera frame; class_logits: (B, 11, H / 4, W / 4) of pixels; steps: the anchors' means (B, N, 3) as they began
-    and after each block.
+    and after each block; gates: (B, H / stride, W / stride) from 0 to 1, what the last block's gate leaves to each ray
+    of the lattice over the image (`mean_gate`), None without rays or without a gate.
     """
 
     depth: torch.Tensor
@@ -52,6 +53,7 @@ class ExpertOutput(NamedTuple):
     gaussians: GaussianTensors
     class_logits: torch.Tensor
     steps: list[torch.Tensor]
+    gates: torch.Tensor | None
 
 
 class SpatialExpert(nn.Module):
@@ -116,13 +118,14 @@ class SpatialExpert(nn.Module):
         surface = Surface(depth, intrinsics)
         # Where a sensor measured, an anchor may trust the surface more.
         seen = torch.cat([depth, measured], dim=1)
-        steps = [anchors.means.flatten(1, 2)]
+        steps, gates = [anchors.means.flatten(1, 2)], None
         for block in self.blocks:
             behind = self._behind(anchors.means, seen, intrinsics)
             embedding = self.embedding(torch.cat([anchors.vector(), behind], dim=-1))
-            queries, anchors = block(queries, embedding, anchors, found.levels, depth, surface, intrinsics)
+            queries, anchors, gates = block(queries, embedding, anchors, found.levels, depth, surface, intrinsics)
             steps.append(anchors.means.flatten(1, 2))
-        return ExpertOutput(depth, found.depth, gaussians_of(anchors, queries), found.class_logits, steps)
+        gates = self.anchors.on_image(gates) if gates is not None and isinstance(self.anchors, RayAnchors) else None
+        return ExpertOutput(depth, found.depth, gaussians_of(anchors, queries), found.class_logits, steps, gates)
 
     def _behind(self, means: torch.Tensor, maps: torch.Tensor, intrinsics: torch.Tensor) -> torch.Tensor:
         """(B, R, S, C): how far an anchor lies behind the surface in its pixel, metres along z, and what else the maps
@@ -153,12 +156,15 @@ class _Block(nn.Module):
         queries = queries + self.mixing(self.norms[0](queries + embedding), anchors)
         asked = self.norms[1](queries + embedding)
         if self.on_rays:
-            queries = queries + self.lifting(asked, anchors, levels, depth, intrinsics)
+            lifted, gates = self.lifting(asked, anchors, levels, depth, intrinsics, show_gate=True)
         else:
             alone, single = asked.flatten(1, 2)[:, :, None], Anchors(*(a.flatten(1, 2)[:, :, None] for a in anchors))
-            queries = queries + self.lifting(alone, single, levels, depth, intrinsics).view_as(queries)
+            lifted, gates = self.lifting(alone, single, levels, depth, intrinsics, show_gate=True)
+            lifted = lifted.view_as(queries)
+            gates = None if gates is None else gates.view(asked.shape[:3])[..., 0]
+        queries = queries + lifted
         queries = queries + self.feed_forward(queries)
-        return queries, self.refinement(self.norms[2](queries + embedding), anchors, surface, intrinsics)
+        return queries, self.refinement(self.norms[2](queries + embedding), anchors, surface, intrinsics), gates
 
 
 def gaussians_of(anchors: Anchors, queries: torch.Tensor) -> GaussianTensors:

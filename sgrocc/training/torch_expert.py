@@ -159,6 +159,8 @@ class TorchEngine:
             output = self.expert(*tensors)
         self.output = output if self.keep_graph else None
         arrays = {"depth": output.depth, **output.gaussians._asdict()}
+        if output.gates is not None:
+            arrays["gates"] = output.gates
         return {name: tensor.detach().numpy() for name, tensor in arrays.items()}
 
 
