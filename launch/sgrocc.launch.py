@@ -38,7 +38,17 @@ ARGUMENTS = (
 )
 
 #: What the RViz configuration shows of our outputs.
-SHOWN = ("occupancy/points", "occupancy/grid", "occupancy/markers")
+SHOWN = (
+    "occupancy/points",
+    "occupancy/grid",
+    "occupancy/cost",
+    "occupancy/distance",
+    "occupancy/markers",
+    "gaussians/memory",
+    "gaussians/depth",
+    "debug/gates",
+    "debug/confidence",
+)
 
 
 def start(context):

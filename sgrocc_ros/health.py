@@ -17,8 +17,8 @@ from std_srvs.srv import Trigger
 from sgrocc.stages import Stopwatch
 from sgrocc_ros.watchdog import Watchdog
 
-#: How bad a state is by itself.
-_LEVELS = {"active": DiagnosticStatus.OK, "inactive": DiagnosticStatus.WARN, "unconfigured": DiagnosticStatus.WARN}
+#: States in which a node does nothing.
+_IDLE = ("unconfigured", "inactive")
 
 
 class FrameCounters:
@@ -104,10 +104,8 @@ class Health:
         counts = self._counts()
         for reason, (level, sentence) in problems.items():
             self._log(reason, level, sentence, counts.get("dropped", {}).get(reason))
-        level = max([level for level, _ in problems.values()] + [_LEVELS.get(self._node.state, DiagnosticStatus.OK)])
-        message = "; ".join(sentence for _, sentence in problems.values())
-        if not message:
-            message = "ok" if level == DiagnosticStatus.OK else f"{self._node.state}: activate the node"
+        level = max((level for level, _ in problems.values()), default=DiagnosticStatus.OK)
+        message = "; ".join(sentence for _, sentence in problems.values()) or "ok"
         self.level, self.message = level, message
         status = DiagnosticStatus(level=level, message=message, hardware_id="sgrocc")
         status.name = f"{self._node.get_fully_qualified_name()}: status"
@@ -131,6 +129,8 @@ class Health:
         problems = {}
         if self._node.problem:
             problems["refused"] = DiagnosticStatus.ERROR, self._node.problem
+        elif self._node.state in _IDLE:
+            problems["state"] = DiagnosticStatus.WARN, f"{self._node.state}: activate the node"
         if self._counters is not None:
             sentences = self._counters.take_sentences()
             problems.update({reason: (DiagnosticStatus.WARN, text) for reason, text in sentences.items()})
@@ -145,8 +145,8 @@ class Health:
 
     def _log(self, reason: str, level: bytes, sentence: str, dropped: int | None) -> None:
         now = time.monotonic()
-        if reason == "refused" or now - self._logged.get(reason, -self._repeat_s) < self._repeat_s:
-            return  # what was refused was logged when it was
+        if reason in ("refused", "state") or now - self._logged.get(reason, -self._repeat_s) < self._repeat_s:
+            return  # transitions are logged when they happen
         self._logged[reason] = now
         if dropped is not None:
             sentence = f"{sentence} ({dropped} frames so far)"

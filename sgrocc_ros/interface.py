@@ -120,6 +120,14 @@ TOPICS: tuple[Topic, ...] = (
         "32FC1: mean gate weight of the lifter on the lattice of anchors",
     ),
     Topic(
+        "debug/processing_ms",
+        "std_msgs/Float64",
+        EXPERT,
+        "out",
+        INTERNAL_QOS,
+        "time from a frame's messages to its Gaussians",
+    ),
+    Topic(
         "metric_scale",
         "std_msgs/Float64",
         EXPERT,
@@ -243,6 +251,14 @@ TOPICS: tuple[Topic, ...] = (
         "cubes; above `max_markers` they are thinned evenly",
     ),
     Topic(
+        "debug/latency_ms",
+        "std_msgs/Float64",
+        PUBLISHER,
+        "out",
+        STATUS_QOS,
+        "from the image's stamp to the map that holds it",
+    ),
+    Topic(
         "/diagnostics",
         "diagnostic_msgs/DiagnosticArray",
         EVERY,
@@ -250,16 +266,6 @@ TOPICS: tuple[Topic, ...] = (
         STATUS_QOS,
         "counts of frames, reasons for drops, times of the stages; once a second",
     ),
-    Topic(
-        "debug/latency_ms",
-        "std_msgs/Float64",
-        EVERY,
-        "out",
-        STATUS_QOS,
-        "from the image's stamp to fused or published",
-    ),
-    Topic("debug/processing_ms", "std_msgs/Float64", EVERY, "out", STATUS_QOS, "time of the node's own work"),
-    Topic("debug/dropped", "std_msgs/UInt32", EVERY, "out", STATUS_QOS, "frames dropped since the start"),
 )
 
 SERVICES: tuple[Service, ...] = (

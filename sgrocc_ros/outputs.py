@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 from nav_msgs.msg import OccupancyGrid
@@ -45,6 +46,8 @@ class MapOutputs:
         self._octree: OctreeMap | None = None
         self._octree_has_free = True
         self._not_in_octree: list[np.ndarray] = []  # voxels that changed since it was sent last
+        with suppress(ValueError):  # said when a distance field is asked for
+            grids.opencv()  # not in the first frame's way
 
     def apply(self, update: VoxelUpdate, whole: bool) -> None:
         """whole: the update replaces all that was known."""

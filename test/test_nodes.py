@@ -136,7 +136,8 @@ class Running:
 
 
 @contextmanager
-def running(qos: QoSProfile = BEST_EFFORT, **overrides):
+def running(qos: QoSProfile = BEST_EFFORT, until_ready: bool = True, **overrides):
+    """until_ready: wait until the nodes hear the robot's camera."""
     domain = 1 + (os.getpid() + int(1e6 * time.monotonic())) % 100
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain)
@@ -159,7 +160,8 @@ def running(qos: QoSProfile = BEST_EFFORT, **overrides):
     thread.start()
     run = Running(robot, nodes)
     try:
-        run.wait_for(robot.ready)
+        if until_ready:
+            run.wait_for(robot.ready)
         yield run
     finally:
         for node in reversed(nodes):

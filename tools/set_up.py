@@ -34,7 +34,7 @@ LOG = BUILD / "set_up.log"
 STAMP = VENV / "sgrocc_set_up.json"
 PYTHON = VENV / "bin" / "python"
 INTERFACES = ("tf2_msgs", "octomap_msgs")  # on PyPI there is no wheel of these
-EXTRAS = ("synth", "train", "test", "gpu")
+EXTRAS = ("synth", "train", "test", "docs", "gpu")
 FREE_GB = 5
 
 # Variables of a sourced ROS 2, or of another environment, that would lead our subprocesses to foreign packages.
@@ -281,6 +281,7 @@ def main() -> int:
                 "synth": arguments.synth or arguments.test or arguments.test_robot,
                 "train": arguments.train or arguments.test or arguments.gpu,
                 "test": arguments.test or arguments.test_robot,
+                "docs": arguments.test or arguments.test_robot,
                 "gpu": arguments.gpu,
             }
             set_up([name for name in EXTRAS if asked[name]], arguments.numpy)

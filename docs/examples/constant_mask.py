@@ -1,4 +1,4 @@
-"""Publishes a picture as the mask of each image: python3 constant_mask.py bumper.png --ros-args -r image:=/my/image"""
+"""Publishes a picture as the mask of each image."""
 
 import sys
 from array import array

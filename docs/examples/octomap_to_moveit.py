@@ -1,7 +1,4 @@
-"""Gives MoveIt each new map: python3 octomap_to_moveit.py --ros-args -r octomap:=/occupancy/octomap_binary
-
-Not run: MoveIt was not at hand.
-"""
+"""Gives MoveIt each new map. Not run: MoveIt was not at hand."""
 
 import rclpy
 from moveit_msgs.msg import PlanningScene

@@ -1,7 +1,6 @@
 """Writes one Octomap message to a file that octovis and the OctoMap library read.
 
-python3 save_octomap.py map.bt --ros-args -r octomap:=/occupancy/octomap_binary     # .bt: occupied or free
-python3 save_octomap.py map.ot --ros-args -r octomap:=/occupancy/octomap_full       # .ot: probabilities, colours
+.bt: occupied or free, of a binary message; .ot: probabilities and colours, of a full one.
 """
 
 import sys
@@ -13,7 +12,7 @@ def content_of(octomap) -> bytes:
     """The file of an octomap_msgs/Octomap: .bt of a binary one, .ot of a full one."""
     data = np.frombuffer(bytes(octomap.data), np.uint8)
     if octomap.binary:
-        # A node is 2 bytes, 2 bits for each child, not zero where there is one; leaves have no bytes of their own.
+        # A node is 2 bytes, 2 bits for each child, not zero where there is one; leaves have none.
         children = (data[:, None] >> (0, 2, 4, 6)) & 3
         nodes = 1 + int((children != 0).sum())
         header = "# Octomap OcTree binary file"

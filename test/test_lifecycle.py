@@ -1,0 +1,398 @@
+"""The states of the nodes: what each transition does, keeps and frees, and how a process ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from octomap_msgs.srv import BoundingBoxQuery
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from scenes import CAMERA, pose_at
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+from test_nodes import BEST_EFFORT, WALL, running
+
+from sgrocc.labels import FREE, GENERIC
+from sgrocc.labels import WALL as WALL_LABEL
+from sgrocc_ros import demo, pipeline
+
+WALL_VOXEL = (25, 0, 0)  # 2.0 to 2.08 m ahead
+
+
+def call(run, kind, service: str, request=None):
+    client = run.robot.node.create_client(kind, service)
+    assert client.wait_for_service(5.0), service
+    answer = client.call_async(request or kind.Request())
+    run.wait_for(answer.done)
+    return answer.result()
+
+
+def change(run, node: str, transition: int) -> bool:
+    request = ChangeState.Request()
+    request.transition.id = transition
+    return call(run, ChangeState, f"{node}/change_state", request).success
+
+
+def state_of(run, node: str) -> str:
+    return call(run, GetState, f"{node}/get_state").current_state.label
+
+
+@contextmanager
+def made(**overrides):
+    """The nodes as they are made, not configured; and spinning."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=1 + (os.getpid() + int(1e6 * time.monotonic())) % 100)
+    given = [Parameter(name, value=value) for name, value in {"expert": "geometric", **overrides}.items()]
+    nodes = pipeline.make_pipeline(parameter_overrides=given, context=context)
+    executor = SingleThreadedExecutor(context=context)
+    for node in nodes:
+        executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    try:
+        yield nodes
+    finally:
+        for node in reversed(nodes):
+            node.stop()
+        executor.shutdown(timeout_sec=2.0)
+        thread.join(2.0)
+        rclpy.try_shutdown(context=context)
+
+
+# -- transitions -------------------------------------------------------------------------------------------------------
+
+
+def test_deactivating_keeps_the_map_and_cleaning_up_frees_it():
+    with running() as run:
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        before = run.map()
+        assert before[WALL_VOXEL] == GENERIC
+        assert change(run, "spatial_expert", Transition.TRANSITION_DEACTIVATE)
+        assert change(run, "gaussian_memory", Transition.TRANSITION_DEACTIVATE)
+        assert state_of(run, "gaussian_memory") == "inactive"
+        run.wait_for(lambda: not run.robot.image.get_subscription_count())
+        run.robot.send_good_frame(boxes=[((1.0, -9, -9), (3, 9, 9))])
+        time.sleep(0.5)
+        assert run.counts["fused"] == 1 and run.counts["received"] == 1 and run.map() == before
+        assert change(run, "gaussian_memory", Transition.TRANSITION_ACTIVATE)
+        assert change(run, "spatial_expert", Transition.TRANSITION_ACTIVATE)
+        run.wait_for(run.robot.ready)
+        run.robot.send_good_frame()
+        run.wait_until_fused(2)
+        assert run.map() == before
+        assert change(run, "gaussian_memory", Transition.TRANSITION_DEACTIVATE)
+        assert change(run, "gaussian_memory", Transition.TRANSITION_CLEANUP)
+        assert run.memory._memory is None and run.memory._worker is None
+        run.robot.send_good_frame()
+        run.wait_until_dropped("memory_inactive")
+        assert change(run, "gaussian_memory", Transition.TRANSITION_CONFIGURE)
+        assert change(run, "gaussian_memory", Transition.TRANSITION_ACTIVATE)
+        assert run.map() == {}
+        run.wait_for(run.robot.ready)
+        run.robot.send_good_frame()
+        run.wait_until_fused(3)
+        assert run.map() == before
+
+
+def test_the_publisher_gets_the_whole_map_when_it_begins_again():
+    with running() as run:
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        run.wait_for(lambda: run.robot.cloud is not None)
+        count = run.robot.cloud.width
+        publisher = run.nodes[0]
+        for transition in ("deactivate", "cleanup", "configure", "activate"):
+            assert change(run, "occupancy_publisher", getattr(Transition, f"TRANSITION_{transition.upper()}"))
+        run.robot.cloud = None
+        run.wait_for(lambda: run.robot.cloud is not None)
+        assert run.robot.cloud.width == count and len(publisher._out.map.known().indices) == len(run.map())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "node", "sentence"),
+    [
+        ({"resolution_m": -1.0}, 1, "parameter resolution_m is -1.0: give a value from 0.01 to 1"),
+        ({"resolutoin_m": 0.1}, 0, "there is no parameter resolutoin_m: did you mean resolution_m?"),
+        ({"expert": "learned", "model": "no_such"}, 2, "no_such"),
+        ({"grid_min_height_m": 9.0}, 0, "grid_min_height_m must be less than grid_max_height_m"),
+        ({"cameras": "front front"}, 2, "cameras has the name 'front'"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_the_reason_and_can_be_set_right(overrides, node, sentence):
+    with made(**overrides) as nodes:
+        assert nodes[node].trigger_configure().name == "FAILURE"
+        assert nodes[node].state == "unconfigured" and sentence in nodes[node].problem
+        nodes[node].health.report()
+        assert nodes[node].health.level == b"\x02" and sentence in nodes[node].health.message
+        [name] = [name for name in overrides if nodes[node].has_parameter(name)][-1:] or [None]
+        if name is not None:
+            right = {"model": "random_expert", "cameras": "front rear", "grid_min_height_m": 0.1}.get(name, 0.1)
+            assert nodes[node].set_parameters([Parameter(name, value=right)])[0].successful
+            assert nodes[node].trigger_configure().name == "SUCCESS" and nodes[node].problem == ""
+
+
+def test_every_transition_can_be_gone_through_again_and_again():
+    with made() as nodes:
+        threads = threading.active_count()
+        for _ in range(15):
+            for transition in ("configure", "activate", "deactivate", "activate", "deactivate", "cleanup"):
+                for node in nodes:
+                    assert getattr(node, f"trigger_{transition}")().name == "SUCCESS", node.problem
+        assert threading.active_count() <= threads
+        assert not [s for s in nodes[2].subscriptions if s.topic_name.endswith("image")]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_shutting_down_is_possible_from_any_state(steps):
+    with made() as nodes:
+        for step in ("configure", "activate", "deactivate")[:steps]:
+            for node in nodes:
+                assert getattr(node, f"trigger_{step}")().name == "SUCCESS"
+        for node in nodes:
+            assert node.trigger_shutdown().name == "SUCCESS" and node.state == "finalized"
+        for node in nodes:
+            node.stop()  # and again
+
+
+BLOCKED = """
+import sys, time
+from sgrocc.experts.geometric import GeometricExpert
+from sgrocc.memory.gaussian_memory import GaussianMemory
+from sgrocc_ros import pipeline
+def blocked(*_):
+    print("blocked", flush=True)
+    time.sleep(60)
+setattr(*{where}, blocked)
+sys.exit(pipeline.main(["--ros-args", "-p", "expert:=geometric"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ['(GeometricExpert, "__call__")', '(GaussianMemory, "warm_up")'])
+def test_a_signal_ends_a_node_in_two_seconds_also_in_the_middle_of_something(where, number):
+    environment = demo.environment()
+    line = [sys.executable, "-c", BLOCKED.format(where=where)]
+    process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    feeder = None
+    if "Expert" in where:  # it needs a frame to be blocked by
+        feeder = subprocess.Popen([sys.executable, __file__], env=environment)
+    try:
+        assert process.stdout.readline() == "blocked\n"
+        sent = time.monotonic()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=10)
+        assert time.monotonic() - sent < 2.0 and process.returncode == 0 and "Traceback" not in errors
+    finally:
+        for started in (process, feeder):
+            if started is not None and started.poll() is None:
+                started.kill()
+                started.wait()
+
+
+# -- services ----------------------------------------------------------------------------------------------------------
+
+
+def test_reset_pause_and_resume():
+    with running() as run:
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        assert run.map()[WALL_VOXEL] == GENERIC
+        assert call(run, Trigger, "spatial_expert/pause").success
+        run.robot.send_good_frame()
+        time.sleep(0.4)
+        assert run.counts == {"received": 1, "fused": 1, "dropped": {}}
+        assert call(run, Trigger, "gaussian_memory/reset").message == "the map is empty" and run.map() == {}
+        run.wait_for(lambda: run.robot.cloud is not None and run.robot.cloud.width == 0)
+        assert call(run, Trigger, "spatial_expert/resume").success
+        run.robot.send_good_frame()
+        run.wait_until_fused(2)
+        assert run.map()[WALL_VOXEL] == GENERIC
+
+
+def box(low, high) -> BoundingBoxQuery.Request:
+    request = BoundingBoxQuery.Request()
+    request.min.x, request.min.y, request.min.z = (float(v) for v in low)
+    request.max.x, request.max.y, request.max.z = (float(v) for v in high)
+    return request
+
+
+def test_a_box_is_cleared_and_a_box_that_is_none_clears_nothing():
+    with running() as run:
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        before = run.map()
+        for low, high in (((3, 0, 0), (0, 3, 3)), ((np.nan, 0, 0), (9, 9, 9)), ((0, 0, 0), (np.inf, 1, 1))):
+            call(run, BoundingBoxQuery, "gaussian_memory/clear_box", box(low, high))
+            assert run.map() == before
+        call(run, BoundingBoxQuery, "gaussian_memory/clear_box", box((1.9, -0.2, -0.2), (2.2, 0.2, 0.2)))
+        inside = {v for v in before if all(-0.2 <= 0.08 * (i + 0.5) <= 0.2 for i in v[1:]) and 24 <= v[0] <= 26}
+        assert WALL_VOXEL in inside
+        assert run.map() == {voxel: label for voxel, label in before.items() if voxel not in inside}
+        run.robot.send_good_frame()
+        run.wait_until_fused(2)
+        assert run.map()[WALL_VOXEL] == GENERIC
+
+
+def test_services_of_nodes_that_are_not_configured_answer_with_a_sentence():
+    with running() as run:
+        for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+            assert change(run, "gaussian_memory", transition) and change(run, "occupancy_publisher", transition)
+        for service in ("save_map", "load_map", "reset", "publish_map"):
+            answer = call(run, Trigger, f"gaussian_memory/{service}")
+            assert not answer.success and answer.message == "there is no map: configure gaussian_memory first"
+        answer = call(run, Trigger, "occupancy_publisher/save_ply")
+        assert not answer.success and answer.message == "there is no map: configure occupancy_publisher first"
+
+
+def test_the_map_is_saved_as_ply(tmp_path):
+    import trimesh
+
+    path = tmp_path / "room.ply"
+    with running(ply_file=str(path)) as run:
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        run.wait_for(lambda: run.robot.cloud is not None)
+        answer = call(run, Trigger, "occupancy_publisher/save_ply")
+        occupied = {voxel for voxel, label in run.map().items() if label != FREE}
+        assert answer.success and answer.message == f"{path} holds {len(occupied)} voxels"
+        points = trimesh.load(path).vertices
+        assert {tuple(v) for v in np.floor(points / 0.08).astype(int).tolist()} == occupied
+        run.nodes[0].set_parameters([Parameter("ply_file", value="/proc/no/such.ply")])
+        answer = call(run, Trigger, "occupancy_publisher/save_ply")
+        assert not answer.success and "/proc/no" in answer.message
+
+
+def test_statistics_are_json():
+    import json
+
+    with running() as run:
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        statistics = json.loads(call(run, Trigger, "gaussian_memory/statistics").message)
+        assert (statistics["state"], statistics["received"], statistics["fused"]) == ("active", 1, 1)
+        assert statistics["map.gaussians"] == len(run.memory._memory) > 0
+        assert statistics["stages"]["fuse"]["cpu_s"] > 0
+
+
+# -- inputs and parameters that change what comes out ------------------------------------------------------------------
+
+
+def test_what_a_mask_covers_stays_out_of_the_map():
+    with running(use_mask=True) as run:
+        publisher = run.robot.node.create_publisher(Image, "mask", BEST_EFFORT)
+        run.wait_for(publisher.get_subscription_count)
+        image, info, depth = run.robot.frame()
+        covered = np.zeros((CAMERA.height, CAMERA.width), np.uint8)
+        covered[:, : CAMERA.width // 2] = 255  # the left half: y > 0
+        mask = Image(header=image.header, height=CAMERA.height, width=CAMERA.width, encoding="mono8", step=CAMERA.width)
+        mask.data = covered.tobytes()
+        run.robot.send_pose()
+        publisher.publish(mask)
+        run.robot.send(image, info, depth)
+        run.wait_until_fused(1)
+        voxels = run.map()
+        assert voxels[(25, -5, 0)] == GENERIC and (25, 5, 0) not in voxels
+        assert not [voxel for voxel in voxels if voxel[1] > 0]
+
+
+def test_several_cameras_fill_one_memory():
+    with running(cameras="front side", until_ready=False) as run:
+        streams = {"image": run.robot.image, "camera_info": run.robot.info, "depth": run.robot.depth}
+        made = {
+            (camera, stream): run.robot.node.create_publisher(like.msg_type, f"{camera}/{stream}", BEST_EFFORT)
+            for camera in ("front", "side")
+            for stream, like in streams.items()
+        }
+        run.wait_for(lambda: all(publisher.get_subscription_count() for publisher in made.values()))
+        frame = run.robot.frame()
+        for camera, y in (("front", 0.0), ("side", 5.0)):
+            run.robot.send_pose(pose_at(0, y, 0), child=f"{camera}_optical")
+            for stream, message in zip(streams, frame):  # of one stamp: they are told apart all the same
+                message.header.frame_id = f"{camera}_optical"
+                made[camera, stream].publish(message)
+            time.sleep(0.3)
+        run.wait_until_fused(2)
+        assert run.map()[WALL_VOXEL] == GENERIC and run.map()[(25, 62, 0)] == GENERIC
+
+
+def test_dynamic_parameters_take_effect(tmp_path):
+    from nav_msgs.msg import OccupancyGrid
+
+    with running() as run:
+        heard = {}
+        for topic in ("occupancy/grid", "occupancy/cost"):
+            run.robot.node.create_subscription(
+                OccupancyGrid, topic, lambda m, topic=topic: heard.update({topic: m}), run_qos()
+            )
+
+        def set_(node, **values):
+            changes = [Parameter(name.replace("__", "."), value=value) for name, value in values.items()]
+            results = run.nodes[node].set_parameters(changes)
+            assert all(result.successful for result in results), results
+            heard.clear()
+            run.robot.send_good_frame()
+            run.wait_for(lambda: len(heard) == 2)
+
+        set_(0, cost__objects=37)
+        assert max(heard["occupancy/cost"].data) == 37 and max(heard["occupancy/grid"].data) == 100
+        rows = len([v for v in run.map() if v[:2] == (25, 0)])
+        assert rows > 5
+        set_(0, grid_max_height_m=0.2)
+        assert max(heard["occupancy/grid"].data) == 100
+        set_(0, grid_min_height_m=-500.0)
+        set_(0, grid_max_height_m=-499.0)
+        assert len(heard["occupancy/grid"].data) == 0
+        set_(1, memory__occupied_threshold=0.9, memory__max_frames=2.0)
+        run.wait_for(lambda: run.memory._memory.config.occupied_threshold == 0.9)
+        assert run.memory._memory.config.max_frames == 2.0
+        set_(1, map_file=str(tmp_path / "m.map"))
+        assert call(run, Trigger, "gaussian_memory/save_map").success and (tmp_path / "m.map").is_file()
+
+
+def run_qos():
+    from sgrocc_ros.lifecycle import MAP_QOS
+
+    return MAP_QOS
+
+
+def test_free_space_of_a_network_clears_nothing_unless_asked():
+    from sgrocc.memory.voxels import VoxelUpdate
+    from sgrocc_ros import messages, parameters
+    from sgrocc_ros.outputs import MapOutputs
+
+    out = MapOutputs(0.08, pytest.fail)
+    indices = np.array([[0, 0, 5], [1, 0, 5], [2, 0, 5]], np.int32)
+    labels = np.array([FREE, WALL_LABEL, FREE], np.uint8)
+    out.apply(VoxelUpdate(indices, labels, np.array([0, 1, 0], np.float32)), False)
+
+    def grids(**given):
+        topics = [f"occupancy/{name}" for name in ("grid", "cost", "octomap_binary")]
+        built = out.built(topics, messages.to_header(1, "odom"), parameters.complete(given))
+        return [list(built[topic].data) for topic in topics[:2]], len(built[topics[2]].data)
+
+    known, tree = grids()
+    assert known == [[0, 100, 0], [0, 100, 0]]
+    unknown, smaller = grids(depth_source="network")
+    assert unknown == [[-1, 100, -1], [-1, 100, -1]] and smaller < tree
+    assert grids(depth_source="network", network_free_space=True) == (known, tree)
+
+
+if __name__ == "__main__":  # sends frames until it is ended: see BLOCKED
+    from test_nodes import Robot
+
+    rclpy.init()
+    robot = Robot(rclpy.get_default_context(), BEST_EFFORT)
+    while True:
+        if robot.ready():
+            robot.send(*robot.frame(boxes=[WALL]))
+        rclpy.spin_once(robot.node, timeout_sec=0.3)

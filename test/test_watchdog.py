@@ -1,0 +1,145 @@
+"""Nothing appears: every cause is named, in one sentence, on /diagnostics and in the log."""
+
+import re
+import time
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from nav_msgs.msg import OccupancyGrid
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from sensor_msgs.msg import Image
+from test_lifecycle import change
+from test_nodes import BEST_EFFORT, running
+
+AFTER = {"watchdog_after_s": 0.5}
+
+
+def said(run, node: str, words: str, timeout_s: float = 12.0) -> str:
+    """Waits for a status of a node that has the words, and returns it; the log must have said it, too."""
+    heard = []
+
+    def on_diagnostics(message: DiagnosticArray) -> None:
+        heard.extend(s.message for s in message.status if s.name == f"/{node}: status" and words in s.message)
+
+    subscription = run.robot.node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
+    try:
+        run.wait_for(lambda: bool(heard), timeout_s)
+    finally:
+        run.robot.node.destroy_subscription(subscription)
+    return heard[-1]
+
+
+@pytest.fixture
+def log(capfd):
+    """What the log said since the last call."""
+    return lambda: capfd.readouterr().err
+
+
+def test_an_image_that_nobody_publishes_is_named_with_what_there_is_instead(log):
+    with running(until_ready=False, **AFTER) as run:
+        run.robot.node.destroy_publisher(run.robot.image)
+        other = run.robot.node.create_publisher(Image, "/head/image_rect", BEST_EFFORT)
+        run.wait_for(lambda: run.robot.node.count_publishers("/image") == 0)
+        sentence = said(run, "spatial_expert", "remap `image` to /")
+        assert re.search(r"no image for \d+ s: nobody publishes /image; remap `image` to .*/head/image_rect", sentence)
+        assert "nobody publishes /image" in log() and other
+
+
+def test_where_no_image_exists_at_all_the_driver_is_asked_for():
+    with running(until_ready=False, **AFTER) as run:
+        for publisher in (run.robot.image, run.robot.depth):
+            run.robot.node.destroy_publisher(publisher)
+        assert "no topic of the type sensor_msgs/msg/Image exists" in said(run, "spatial_expert", "start the driver")
+
+
+def test_a_publisher_that_sends_nothing_is_named(log):
+    with running(**AFTER) as run:
+        sentence = said(run, "spatial_expert", "ros2 topic hz /image")
+        assert "though /robot publishes /image" in sentence and "though /robot publishes" in log()
+        run.robot.send_good_frame()  # and once it sends, nothing is missing
+        run.wait_until_fused(1)
+        assert "no image" not in run.expert.health.message or time.sleep(1.2) is None
+
+
+def test_a_missing_camera_info_is_named():
+    with running(until_ready=False, **AFTER) as run:
+        run.robot.node.destroy_publisher(run.robot.info)
+        run.wait_for(lambda: run.robot.image.get_subscription_count() and run.robot.depth.get_subscription_count())
+        until = time.monotonic() + 3.0
+        while time.monotonic() < until:
+            image, _, depth = run.robot.frame()
+            run.robot.send(image, None, depth)
+            time.sleep(0.1)
+            if "camera_info" in run.expert.health.message:
+                break
+        assert "no camera_info for" in run.expert.health.message
+        assert "nobody publishes /camera_info" in run.expert.health.message
+
+
+def test_a_qos_that_does_not_fit_is_named(log):
+    reliable = {"qos_overrides./image.subscription.reliability": "reliable"}
+    with running(BEST_EFFORT, until_ready=False, **AFTER, **reliable) as run:
+        sentence = said(run, "spatial_expert", "qos_overrides./image.subscription.reliability")
+        assert "/robot offers /image with reliability best_effort and we ask for reliable" in sentence
+        assert "to best_effort" in sentence and "we ask for reliable" in log()
+
+
+def test_a_missing_transform_is_named(log):
+    with running(**AFTER) as run:
+        run.robot.send(*run.robot.frame())
+        sentence = said(run, "gaussian_memory", "no pose of")
+        assert "'camera_optical_frame' in 'odom'" in sentence and "no pose of 'camera_optical_frame'" in log()
+
+
+def test_simulated_time_without_a_clock_is_named(log):
+    with running(use_sim_time=True, **AFTER) as run:
+        sentence = said(run, "spatial_expert", "no /clock comes")
+        assert sentence.startswith("use_sim_time is true, but no /clock comes: play the bag with --clock")
+        assert "no /clock comes" in log()
+
+
+def test_a_clock_that_stands_still_is_named():
+    from rosgraph_msgs.msg import Clock
+
+    with running(use_sim_time=True, **AFTER) as run:
+        clock = run.robot.node.create_publisher(Clock, "/clock", 10)
+        run.wait_for(lambda: clock.get_subscription_count() >= 3)
+        message = Clock()
+        message.clock.sec = 5
+        clock.publish(message)
+        assert "has stood still for" in said(run, "gaussian_memory", "/clock has stood still")
+
+
+def test_a_map_that_nobody_reads_is_no_fault_but_is_said(log):
+    with running(**AFTER) as run:
+        for subscription in list(run.robot.node.subscriptions):
+            run.robot.node.destroy_subscription(subscription)
+        sentence = said(run, "occupancy_publisher", "nobody subscribes to the map")
+        assert "/occupancy/points" in sentence and run.nodes[0].health.level == b"\x00"
+        assert "nobody subscribes" in log()
+
+
+def test_a_reader_whose_qos_does_not_fit_is_named():
+    best_effort = {"qos_overrides./occupancy/grid.publisher.reliability": "best_effort"}
+    with running(**AFTER, **best_effort) as run:
+        asks = QoSProfile(
+            depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
+        )
+        run.robot.node.create_subscription(OccupancyGrid, "occupancy/grid", lambda _: None, asks)
+        sentence = said(run, "occupancy_publisher", "/robot listens to /occupancy/grid")
+        assert "asks for reliable where we offer best_effort" in sentence
+
+
+def test_a_node_that_is_not_active_says_so():
+    with running(**AFTER) as run:
+        assert change(run, "spatial_expert", Transition.TRANSITION_DEACTIVATE)
+        assert said(run, "spatial_expert", "inactive") == "inactive: activate the node"
+
+
+def test_a_latency_above_the_threshold_is_a_fault():
+    with running(**AFTER) as run:  # its stamps are of the year 1970
+        run.robot.send_good_frame()
+        assert "ms behind the images, more than latency_error_ms" in said(
+            run, "occupancy_publisher", "behind the images"
+        )
