@@ -13,7 +13,7 @@ def shared_files():
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
     ]
-    for top in ("launch", "config", "models"):
+    for top in ("launch", "config", "models", "recordings"):
         folders = [Path(top), *sorted(p for p in Path(top).rglob("*") if p.is_dir() and p.name != "__pycache__")]
         for folder in folders:
             files = [str(p) for p in sorted(folder.glob("*")) if p.is_file()]

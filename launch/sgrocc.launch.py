@@ -31,6 +31,7 @@ ARGUMENTS = (
     ("params_file", str(SHARE / "config" / "sgrocc.yaml"), "parameter file; the arguments here win over it"),
     ("namespace", "", "namespace of the nodes and of the output topics"),
     ("use_sim_time", "false", "true for a bag or a simulator that publishes /clock"),
+    ("autostart", "true", "true: as in params_file; false: a lifecycle manager configures and activates the nodes"),
     ("one_process", "true", "true: all in one process (faster); false: three processes"),
     ("log_level", "info", "debug, info, warn or error"),
     ("rviz", "false", "true: start RViz with the shipped configuration"),
@@ -69,9 +70,11 @@ def start(context):
         chosen = ["--model", values["model"], "--precision", values["engine_precision"]]
         return [ExecuteProcess(cmd=[str(tool), "build-engine", *chosen], output="screen")]
     clock = {"use_sim_time": is_true("use_sim_time")}
+    start = {} if is_true("autostart") else {"autostart": False}  # true: as in params_file
     # A frame is a string, also where YAML would read a number or a truth value.
     named = {"global_frame": frame, "depth_source": value("depth_source")}
-    overrides = {**clock, **{name: ParameterValue(text, value_type=str) for name, text in named.items() if text}}
+    named = {name: ParameterValue(text, value_type=str) for name, text in named.items() if text}
+    overrides = {**clock, **start, **named}
     inputs = Inputs(value("image_topic"), value("camera_info_topic"), value("depth_topic"))
     nodes = [
         Node(

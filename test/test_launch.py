@@ -113,7 +113,7 @@ def prefix(tmp_path, monkeypatch):
     except ImportError as error:
         pytest.skip(f"launch and launch_ros are not installed ({error}): run this where ROS 2 is")
     prefix = tmp_path / "prefix"
-    ours = (*ONE_PROCESS, *THREE_PROCESSES, "replay", "sgrocc")
+    ours = (*ONE_PROCESS, *THREE_PROCESSES, "record_sequence", "replay", "sgrocc")
     for package, names in {"sgrocc_ros": ours, "rviz2": ("rviz2",)}.items():
         index = prefix / "share" / "ament_index" / "resource_index" / "packages"
         index.mkdir(parents=True, exist_ok=True)
@@ -175,6 +175,7 @@ DEFAULTS = {
     "global_frame": "",
     "namespace": "",
     "use_sim_time": "false",
+    "autostart": "true",
     "one_process": "true",
     "log_level": "info",
     "rviz": "false",
@@ -200,6 +201,9 @@ def test_every_argument_has_a_description_and_its_default(prefix, name):
     robot = {**DEFAULTS, "params_file": str(share / "config" / "sgrocc.yaml")}
     if name == "sgrocc.launch.py":
         assert {key: value or "" for key, value in defaults.items()} == robot
+    elif name == "demo.launch.py":
+        recording = str(share / "recordings" / "synth_test_0000")
+        assert defaults == {"sequence": recording, "out": "/tmp/sgrocc_demo", "rviz": "true"}
     else:  # replay: its own and, as they may be given too, the robot's
         assert defaults.pop("bag") is None and defaults.pop("rate") == "1.0"
         assert {key: value or "" for key, value in defaults.items()}.items() <= robot.items()
@@ -287,6 +291,22 @@ def test_replay_plays_the_bag_to_nodes_with_simulated_time(launched, prefix):
     profile = str(prefix / "share" / "sgrocc_ros" / "config" / "fastdds_localhost.xml")
     for process in told.values():  # without it, most images are lost between the two
         assert process["environment"] == {"FASTDDS_DEFAULT_PROFILES_FILE": profile}
+
+
+def test_the_demo_records_then_plays(launched, prefix):
+    code, output, told = launched("demo.launch.py", "rviz:=false", "out:=/tmp/some_bag")
+    assert code == 0, output
+    recording = prefix / "share" / "sgrocc_ros" / "recordings" / "synth_test_0000"
+    words = ["--sequence", str(recording), "--out", "/tmp/some_bag", "--overwrite"]
+    assert told["record_sequence"]["line"][1:6] == words
+    assert told["replay"]["line"][1:3] == ["--bag", "/tmp/some_bag"]
+    assert parameters_of(told["pipeline"])["use_sim_time"] is True and "rviz2" not in told
+
+
+def test_a_lifecycle_manager_may_start_the_nodes(launched):
+    code, output, told = launched("sgrocc.launch.py", "autostart:=false")
+    assert code == 0, output
+    assert parameters_of(told["pipeline"])["autostart"] is False
 
 
 def test_replay_keeps_a_profile_that_is_set_already(launched, monkeypatch):
