@@ -115,6 +115,11 @@ class StampJoiner:
                     f"{_seconds(stamp_ns)}: look for two publishers, if no recording was started again",
                 )
             self._waiting.clear()
+            for name in self._partners:  # of before: nothing of it says that a partner of now is lost
+                stream = self._streams[name]
+                if name not in self._latched and stream.newest_ns is not None and stream.newest_ns > stamp_ns:
+                    stream.drop_first(len(stream.items))
+                    stream.newest_ns = None
         self._newest_ns = stamp_ns
         self._waiting.append(_Waiting(stamp_ns, now_s, {self._primary: item}))
 
