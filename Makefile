@@ -14,7 +14,7 @@ export OPENBLAS_NUM_THREADS = 1
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH ROS_DISTRO
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: help python set-up demo synthrooms train test test-robot soak bench gpu-check lint docs clean
+.PHONY: help python set-up demo synthrooms train test test-robot soak chaos bench gpu-check lint docs clean
 
 help:
 	@echo "make demo                 set up (once) and run the demo on the recording that comes with the package"
@@ -24,6 +24,7 @@ help:
 	@echo "make test                 set up, lint and run all tests"
 	@echo "make test-robot           the tests that need no torch, in an environment without it (PYTHON=python3.12 NUMPY=1.26.4)"
 	@echo "make soak                 play 10,000 frames through the nodes and watch memory and CPU time (SEQUENCE=folder)"
+	@echo "make chaos                10,000 frames of broken messages, false transforms and clocks that go back (FRAMES=n)"
 	@echo "make bench                measure the speed beside others' software, into out/bench.json"
 	@echo "make gpu-check            on a machine with a GPU: check what could not be checked without, into out/gpu_check.json"
 	@echo "make docs                 build the documentation site into out/site; nothing is fetched but its packages"
@@ -54,6 +55,10 @@ train: python
 
 soak: set-up
 	@$(VENV_PYTHON) -m sgrocc_ros.soak $(if $(SEQUENCE),--sequence "$(SEQUENCE)")
+
+FRAMES ?= 10000
+chaos: set-up
+	@$(VENV_PYTHON) -m sgrocc_ros.chaos --frames $(FRAMES) --json out/chaos.json
 
 bench: set-up
 	@$(PYTHON) tools/set_up.py --train
