@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import rclpy
 from geometry_msgs.msg import TransformStamped
+from rclpy.clock import ClockChange, TimeJump
+from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from rich.console import Console
 from rich.progress import track
@@ -133,14 +135,15 @@ class Chaos:
     def _go_back(self) -> None:
         """As when a bag starts again with a simulated clock."""
         self.faults["clock went back"] += 1
-        self._memory._on_time_jump(None)
+        self._memory._on_time_jump(TimeJump(ClockChange.ROS_TIME_NO_CHANGE, Duration()))
         self._memory._transforms.clear()
         self._late.clear()
         time.sleep(0.12)  # the worker is told between two looks
 
     def _send_tf(self, time_s: float, stamp_ns: int) -> None:
         stamped = _transform(true_pose(time_s), stamp_ns)
-        if self.rng.random() < FALSE_TF:
+        # The first one of a lap is true: nobody can tell that the only transform there is has its frames interchanged.
+        if time_s and self.rng.random() < FALSE_TF:
             stamped = self._false_tf(stamped)
         if stamped is not None:
             self._memory._transforms._receive(TFMessage(transforms=[stamped]), False)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from octomap_msgs.srv import BoundingBoxQuery
-from rclpy.clock import JumpThreshold
+from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.task import Future
 from sensor_msgs.msg import PointCloud2
@@ -214,32 +214,32 @@ class GaussianMemoryNode(ManagedNode):
         return self._last_stamp_ns or self.get_clock().now().nanoseconds
 
     def _publish_map(self) -> str:
-        self._send(self._memory.snapshot(), self._stamp(), True)
-        return "the whole map follows"
+        return self._send(self._memory.snapshot(), self._stamp(), True) or "the whole map follows"
 
     def _clear_box(self, low: tuple, high: tuple) -> str:
-        update = self._memory.clear_box(low, high)
-        self._send(update, self._stamp(), False)
+        self._send(update := self._memory.clear_box(low, high), self._stamp(), False)
         return f"{len(update.indices)} voxels were forgotten"
 
     def _take_settings(self) -> str:
         self._memory.config = parameters.memory_config(self.values)
-        return "the settings of the memory were taken"
+        return "done"
 
     def _map_path(self) -> str:
         if not self.values["map_file"]:
             raise ValueError("there is no file for the map: set the parameter map_file")
         return self.values["map_file"]
 
-    def _on_time_jump(self, _: object) -> None:
+    def _on_time_jump(self, jump: TimeJump) -> None:
+        # Half way between then and now: frames of the new time may come before the worker is asked.
+        self._forget_after_ns = self.get_clock().now().nanoseconds - jump.delta.nanoseconds // 2
         self._requests.ask(self._forget_waiting)
         if self.values["on_time_jump"] == "reset":
             self._requests.ask(self._reset)
 
     def _forget_waiting(self) -> str:
-        for _ in self._queue.clear():
+        for _ in self._queue.clear(self._forget_after_ns):
             self.counters.drop("time_went_back", "the clock went back while a frame waited for its transform")
-        return "nothing waits"
+        return "done"
 
 
 def main(args: list[str] | None = None) -> int:

@@ -363,10 +363,11 @@ class PoseQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def clear(self) -> list[object]:
-        """Give up all that wait; returns them."""
-        waiting, self._waiting = self._waiting, []
-        return [item for _, _, item in waiting]
+    def clear(self, after_ns: int = -1) -> list[object]:
+        """Give up those that wait and are stamped later than `after_ns`; returns them."""
+        given_up = [item for stamp_ns, _, item in self._waiting if stamp_ns > after_ns]
+        self._waiting = [entry for entry in self._waiting if entry[0] <= after_ns]
+        return given_up
 
     def push(self, stamp_ns: int, item: object, now_s: float) -> list[tuple[object, str]]:
         """Add a frame; returns [(item, 'queue_full')] of the oldest one where there is no room for all."""

@@ -100,10 +100,14 @@ def test_a_clock_that_goes_back_keeps_the_map_or_begins_it_anew_and_frames_go_on
         before = run.map()
         tick(10)
         run.wait_for(lambda: (run.map() == before) if kept else not run.map())
-        run.robot.stamp_ns = 10 * 10**9  # tf and images of before the jump are forgotten: these are not "too old"
-        run.robot.send_good_frame()
-        run.wait_until_fused(2)
-        assert run.map() == before and run.counts["dropped"] == {}
+        run.robot.stamp_ns = 10 * 10**9
+        deadline = time.monotonic() + 10.0
+        while run.counts["fused"] < 2 and time.monotonic() < deadline:  # a busy machine may lose a best-effort message
+            run.robot.send_good_frame()
+            time.sleep(0.2)
+        # tf and images of before the jump are forgotten: what comes now is not too old for them.
+        assert run.counts["fused"] >= 2 and "pose_in_past" not in run.counts["dropped"]
+        assert run.map() == before
 
 
 # -- the metric scale --------------------------------------------------------------------------------------------------
