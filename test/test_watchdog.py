@@ -15,7 +15,7 @@ from test_nodes import BEST_EFFORT, running
 AFTER = {"watchdog_after_s": 0.5}
 
 
-def said(run, node: str, words: str, timeout_s: float = 12.0) -> str:
+def said(run, node: str, words: str, timeout_s: float = 25.0) -> str:
     """Waits for a status of a node that has the words, and returns it; the log must have said it, too."""
     heard = []
 
