@@ -46,13 +46,6 @@ def test_an_image_that_nobody_publishes_is_named_with_what_there_is_instead(log)
         assert "nobody publishes /image" in log() and other
 
 
-def test_where_no_image_exists_at_all_the_driver_is_asked_for():
-    with running(until_ready=False, **AFTER) as run:
-        for publisher in (run.robot.image, run.robot.depth):
-            run.robot.node.destroy_publisher(publisher)
-        assert "no topic of the type sensor_msgs/msg/Image exists" in said(run, "spatial_expert", "start the driver")
-
-
 def test_a_publisher_that_sends_nothing_is_named(log):
     with running(**AFTER) as run:
         sentence = said(run, "spatial_expert", "ros2 topic hz /image")
