@@ -37,7 +37,17 @@ setup(
     extras_require={
         "demo": ["pyoctomap", "rosbags"],
         "synth": ["mujoco"],
-        "test": ["pytest<8.4", "hypothesis", "ruff", "onnx", "octomap-python", "efficientnet-lite-pytorch", "jsonschema", "mcap", "trimesh"],
+        "test": [
+            "pytest<8.4",
+            "hypothesis",
+            "ruff",
+            "onnx",
+            "octomap-python",
+            "efficientnet-lite-pytorch",
+            "jsonschema",
+            "mcap",
+            "trimesh",
+        ],
         "train": [
             "torch",
             "lightning",

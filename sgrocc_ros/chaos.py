@@ -95,14 +95,14 @@ class Chaos:
         for _, call in [entry for entry in self._late if entry[0] <= number]:
             call()
         self._late = [entry for entry in self._late if entry[0] > number]
-        self._expert._expire()
+        self._expert._streams.expire()
         self._publisher._publish()
 
     def settle(self, most_open: int = 0, limit_s: float = 30.0) -> None:
         """Wait until no more than so many frames are on their way."""
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
-            self._expert._expire()
+            self._expert._streams.expire()
             counts = self.counts
             if counts["received"] - counts["fused"] - sum(counts["dropped"].values()) <= most_open:
                 return

@@ -245,7 +245,7 @@ def sustained_hz(listener: Listener) -> float | None:
 def save_outputs(listener: Listener, path: Path) -> None:
     """What was published, as a bag that RViz and Foxglove can play."""
     shutil.rmtree(path, ignore_errors=True)
-    names = {topic: f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}" for topic, kind in TYPES.items()}
+    names = {topic: messages.type_name(kind) for topic, kind in TYPES.items()}
     with BagWriter(path) as writer:
         for topic, _, steady_ns, raw in listener.received:
             writer.write(f"/{topic}", names[topic], steady_ns, raw, latched=topic in OUTPUTS)

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from octomap_msgs.srv import BoundingBoxQuery
-from rclpy.clock import JumpThreshold, TimeJump
-from rclpy.duration import Duration
+from rclpy.clock import TimeJump
 from rclpy.task import Future
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
@@ -23,7 +22,7 @@ from sgrocc_ros.gaussians_input import GaussiansInput
 from sgrocc_ros.health import FrameCounters
 from sgrocc_ros.jumps import MapJumps
 from sgrocc_ros.lifecycle import INTERNAL_QOS, MAP_QOS, ManagedNode
-from sgrocc_ros.transforms import PoseQueue, RosTransforms
+from sgrocc_ros.transforms import PoseQueue, RosTransforms, when_clock_goes_back
 from sgrocc_ros.worker import Requests, Worker, run_nodes
 
 #: Receives (update, stamp in nanoseconds, whether the update is the whole map).
@@ -69,8 +68,7 @@ class GaussianMemoryNode(ManagedNode):
         path = values["map_file"]
         if path and Path(path).is_file():
             self.get_logger().info(self._load_map())
-        back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
-        self._clock_jumps = self.get_clock().create_jump_callback(back, post_callback=self._on_time_jump)
+        self._clock_jumps = when_clock_goes_back(self, self._on_time_jump)
         self._worker = Worker(
             lambda item: self._queue_up(*item),
             # In a pipeline the expert waits rather than making what is thrown away.

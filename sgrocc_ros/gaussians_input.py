@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from rclpy.qos import QoSProfile
@@ -10,6 +9,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from sgrocc.experts import Prediction
 from sgrocc_ros import images, messages
+from sgrocc_ros.joined_streams import JoinedStreams
 from sgrocc_ros.lifecycle import ManagedNode
 from sgrocc_ros.synchronise import StampJoiner
 
@@ -27,39 +27,25 @@ class GaussiansInput:
 
     def __init__(self, node: ManagedNode, qos: QoSProfile, put: Callable[[tuple], None]) -> None:
         self._node, self._put = node, put
-        self._joiners: dict[str, StampJoiner] = {}
+        self._streams = JoinedStreams(
+            node, lambda: StampJoiner(required=tuple(_STREAMS), tolerance_s=0.0, max_length=50), self._decode
+        )
         for stream, kind in _STREAMS.items():
             topic = node.resolve_topic_name(stream if stream == "gaussians" else f"gaussians/{stream}")
-            name = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
             if stream == "gaussians":
-                node.health.watchdog.watch(stream, topic, name)
+                node.health.watchdog.watch(stream, topic, messages.type_name(kind))
             node.hear(kind, topic, lambda message, stream=stream: self._on_message(stream, message), qos)
-        node.every(0.1, self._expire)
+        node.every(0.1, self._streams.expire)
 
     def _on_message(self, stream: str, message) -> None:
         if stream == "gaussians":
             self._node.health.watchdog.heard(stream)
             self._node.counters.receive()
-        frame_id = message.header.frame_id
-        if frame_id not in self._joiners:
-            if len(self._joiners) >= _MOST_CAMERAS:
-                self._node.counters.say("too_many_cameras", f"more than {_MOST_CAMERAS} frame ids: check the sender")
-                return
-            self._joiners[frame_id] = StampJoiner(required=tuple(_STREAMS), tolerance_s=0.0, max_length=50)
-        joiner = self._joiners[frame_id]
-        for joined in joiner.add(stream, messages.stamp_ns(message.header), message, time.monotonic()):
-            self._decode(joined)
-        self._count_unmatched(joiner)
-
-    def _expire(self) -> None:
-        for joiner in self._joiners.values():
-            for joined in joiner.expire(time.monotonic(), self._node.values["max_partner_wait_s"]):
-                self._decode(joined)
-            self._count_unmatched(joiner)
-
-    def _count_unmatched(self, joiner: StampJoiner) -> None:
-        for reason, sentence in joiner.take_dropped():
-            self._node.counters.drop(reason, sentence)
+        camera = message.header.frame_id
+        if camera not in self._streams and len(self._streams) >= _MOST_CAMERAS:
+            self._node.counters.say("too_many_cameras", f"more than {_MOST_CAMERAS} frame ids: check the sender")
+            return
+        self._streams.add(camera, stream, message)
 
     def _decode(self, joined: dict) -> None:
         cloud = joined["gaussians"]

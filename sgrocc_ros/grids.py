@@ -17,6 +17,7 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
 from sgrocc.labels import CLASS_LABELS, FREE, UNKNOWN, name_of
+from sgrocc_ros.images import opencv
 from sgrocc_ros.messages import cloud_message
 
 #: The most cells of an OccupancyGrid, which is dense: 800 x 800 m at 0.08 m.
@@ -96,7 +97,7 @@ def distance_cloud(
     that the way is free: what is unknown may hold one. Raises ValueError as occupancy_grid_message does, and where
     OpenCV is not installed.
     """
-    cv2 = opencv()
+    cv2 = opencv("distances are found")
     corner, cells = _seen_from_above(indices, labels, resolution, min_height_m, max_height_m, _OCCUPANCY)
     occupied = cells > 0
     rows, columns = np.nonzero(cells >= 0)
@@ -110,18 +111,6 @@ def distance_cloud(
         distance = cv2.distanceTransform((~occupied).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         points["distance"] = np.minimum(distance[rows, columns] * np.float32(resolution), max_distance_m)
     return cloud_message(header, points, DISTANCE, is_dense=True)
-
-
-def opencv():
-    """The module cv2, whose import takes longer than a frame. Raises ValueError where it is not installed."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise ValueError(
-            f"distances are found with OpenCV, which cannot be imported ({error}): pip install opencv-python-headless, "
-            "or apt install python3-opencv"
-        ) from error
-    return cv2
 
 
 def _seen_from_above(

@@ -121,7 +121,7 @@ class Health:
             "state": self._node.state,
             "message": self.message,
             **self._counts(),
-            **{key: value for key, value in self._details().items()},
+            **self._details(),
             "stages": self._stopwatch.report() if self._stopwatch else {},
         }
 

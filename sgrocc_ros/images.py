@@ -223,7 +223,9 @@ class Rectification:
                 "the distortion of camera_info holds NaN or infinity: calibrate the camera and publish its camera_info",
             )
         self.camera = camera
-        self._cv2 = _opencv()
+        self._cv2 = opencv(
+            "lens distortion is undone", ", or use the rectified image of image_proc and set image_is_rectified"
+        )
         try:
             with np.errstate(all="ignore"):
                 self._make_maps(model, np.array(coefficients, np.float64))
@@ -499,14 +501,17 @@ def _decompress_mask(msg: CompressedImage) -> np.ndarray:
     return pixels.any(axis=2)
 
 
-def _opencv():
+def opencv(what: str, instead: str = ""):
+    """The module cv2, whose import takes longer than a frame. Raises BadMessage (no_opencv) where it is not installed.
+
+    what: is done with it; instead: what helps as well; both parts of the sentence.
+    """
     try:
         import cv2
     except ImportError as error:
         raise BadMessage(
             "no_opencv",
-            f"lens distortion is undone with OpenCV, which cannot be imported ({error}): pip install "
-            "opencv-python-headless, or apt install python3-opencv, or use the rectified image of image_proc and set "
-            "image_is_rectified",
+            f"{what} with OpenCV, which cannot be imported ({error}): pip install opencv-python-headless, or apt "
+            f"install python3-opencv{instead}",
         ) from error
     return cv2

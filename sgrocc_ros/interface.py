@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EXPERT, MEMORY, PUBLISHER = "spatial_expert", "gaussian_memory", "occupancy_publisher"
-EVERY = "every node"
+from sgrocc_ros.parameters import EVERY, EXPERT, MEMORY, PUBLISHER
 
 CAMERA_QOS = "best effort, volatile, keep last 5"
 MAP_QOS = "reliable, transient local, keep last 1"

@@ -69,6 +69,11 @@ class BadMessage(ValueError):
         self.reason = reason
 
 
+def type_name(kind: type) -> str:
+    """Of a message class, such as sensor_msgs/msg/Image."""
+    return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+
+
 def stamp_ns(header: Header) -> int:
     """A header's stamp in nanoseconds."""
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)

@@ -15,7 +15,7 @@ from visualization_msgs.msg import MarkerArray
 from sgrocc.labels import FREE, UNKNOWN
 from sgrocc.memory.ply import save_ply
 from sgrocc.memory.voxels import VoxelMap, VoxelUpdate
-from sgrocc_ros import grids, messages, parameters
+from sgrocc_ros import grids, images, messages, parameters
 from sgrocc_ros.octree import OctreeMap
 
 #: Every output: topic, type, whether it follows the frames (or the slower octomap_rate_hz).
@@ -47,7 +47,7 @@ class MapOutputs:
         self._octree_has_free = True
         self._not_in_octree: list[np.ndarray] = []  # voxels that changed since it was sent last
         with suppress(ValueError):  # said when a distance field is asked for
-            grids.opencv()  # not in the first frame's way
+            images.opencv("")  # not in the first frame's way
 
     def apply(self, update: VoxelUpdate, whole: bool) -> None:
         """whole: the update replaces all that was known."""

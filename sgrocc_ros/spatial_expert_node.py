@@ -15,6 +15,7 @@ from sgrocc.experts.masking import without
 from sgrocc.stages import stage
 from sgrocc_ros import images, messages, parameters
 from sgrocc_ros.health import FrameCounters
+from sgrocc_ros.joined_streams import JoinedStreams
 from sgrocc_ros.lifecycle import INTERNAL_QOS, SENSOR_QOS, ManagedNode
 from sgrocc_ros.scale import ScaleCorrection
 from sgrocc_ros.synchronise import StampJoiner
@@ -27,17 +28,16 @@ PredictionSink = Callable[[Prediction, int, str], None]
 class SpatialExpertNode(ManagedNode):
     """Runs the expert once per frame, in one worker thread that keeps the latest frames only.
 
-    With a `sink`, predictions are handed to it in the worker thread. They are published, too, where somebody listens
-    (always, without a sink): `gaussians` (PointCloud2), `gaussians/depth` (Image) and `gaussians/camera_info`, all at
-    the image's stamp. Several cameras (the parameter `cameras`) share the expert. `~/pause` takes no frames until
-    `~/resume`.
+    With a `sink`, predictions are handed to it in the worker thread. They are published, too, where somebody listens:
+    `gaussians` (PointCloud2), `gaussians/depth` (Image) and `gaussians/camera_info`, all at the image's stamp. Several
+    cameras (the parameter `cameras`) share the expert. `~/pause` takes no frames until `~/resume`.
     """
 
     def __init__(self, sink: PredictionSink | None = None, counters: FrameCounters | None = None, **options) -> None:
         self._expert: Expert | None = None
         self._worker: Worker | None = None
         self._scale: ScaleCorrection | None = None
-        self._joiners: dict[str, StampJoiner] = {}
+        self._streams: JoinedStreams | None = None
         self._paused = False
         self._sink = sink
         super().__init__(parameters.EXPERT, counters, counts=counters is None, standalone=sink is None, **options)
@@ -76,23 +76,26 @@ class SpatialExpertNode(ManagedNode):
             overtaken=lambda _: self.counters.drop("overtaken", "frames come faster than they can be fused"),
             failed=self.failed,
         )
-        self._joiners = {}
-        for camera in parameters.cameras(values):
-            # At most so many wait: a stream that never comes must not fill the memory.
-            self._joiners[camera] = StampJoiner(
+        self._streams = JoinedStreams(
+            self,
+            lambda: StampJoiner(
                 required=tuple(streams),
                 latched=("camera_info",),
                 tolerance_s=values["sync_tolerance_s"],
+                # At most so many wait: a stream that never comes must not fill the memory.
                 max_length=30,
-            )
+            ),
+            self._worker.put,
+        )
+        for camera in parameters.cameras(values):
             for stream, (kind, suffix) in streams.items():
                 self._listen(camera, stream, kind, suffix)
-        self.every(0.2, self._expire)
+        self.every(0.2, self._streams.expire)
 
     def deactivated(self) -> None:
         if self._worker is not None:
             self._worker.stop()
-        self._worker, self._joiners = None, {}
+        self._worker = self._streams = None
 
     def cleaned_up(self) -> None:
         self._expert = self._decoder = None
@@ -107,7 +110,7 @@ class SpatialExpertNode(ManagedNode):
 
     def _listen(self, camera: str, stream: str, kind: type, suffix: str) -> None:
         topic = self.resolve_topic_name(f"{camera}{stream}") + suffix
-        self.health.watchdog.watch(camera + stream, topic, _type_of(kind), once=stream == "camera_info")
+        self.health.watchdog.watch(camera + stream, topic, messages.type_name(kind), once=stream == "camera_info")
         self.hear(kind, topic, lambda message: self._on_message(camera, stream, message), SENSOR_QOS)
 
     def _on_message(self, camera: str, stream: str, message) -> None:
@@ -116,20 +119,7 @@ class SpatialExpertNode(ManagedNode):
             return
         if stream == "image":
             self.counters.receive()
-        joiner = self._joiners[camera]
-        for joined in joiner.add(stream, messages.stamp_ns(message.header), message, time.monotonic()):
-            self._worker.put(joined)
-        self._count_unmatched(joiner)
-
-    def _expire(self) -> None:
-        for joiner in self._joiners.values():
-            for joined in joiner.expire(time.monotonic(), self.values["max_partner_wait_s"]):
-                self._worker.put(joined)
-            self._count_unmatched(joiner)
-
-    def _count_unmatched(self, joiner: StampJoiner) -> None:
-        for reason, sentence in joiner.take_dropped():
-            self.counters.drop(reason, sentence)
+        self._streams.add(camera, stream, message)
 
     def _process(self, joined: dict) -> None:
         header = joined["image"].header
@@ -173,10 +163,6 @@ class SpatialExpertNode(ManagedNode):
         self._paused = paused
         response.success, response.message = True, "frames are not taken" if paused else "frames are taken"
         return response
-
-
-def _type_of(kind: type) -> str:
-    return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
 
 
 def main(args: list[str] | None = None) -> int:

@@ -256,8 +256,6 @@ class RosTransforms:
         self._close()
 
     def _listen(self, node) -> None:
-        from rclpy.clock import JumpThreshold
-        from rclpy.duration import Duration
         from rclpy.qos import QoSDurabilityPolicy, QoSProfile
         from tf2_msgs.msg import TFMessage
 
@@ -266,8 +264,7 @@ class RosTransforms:
             node.create_subscription(TFMessage, "/tf", lambda msg: self._receive(msg, False), QoSProfile(depth=100)),
             node.create_subscription(TFMessage, "/tf_static", lambda msg: self._receive(msg, True), latched),
         ]
-        back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
-        jumps = node.get_clock().create_jump_callback(back, post_callback=lambda _: self.clear())
+        jumps = when_clock_goes_back(node, lambda _: self.clear())
 
         def close() -> None:
             jumps.unregister()
@@ -283,6 +280,15 @@ class RosTransforms:
     def _report(self, problem: BadTransform | PoseUnavailable) -> None:
         self.problems[problem.reason] += 1
         self._logger.warning(str(problem), throttle_duration_sec=10.0)
+
+
+def when_clock_goes_back(node, call: Callable):
+    """Call with the TimeJump whenever a node's clock goes back or becomes another one; `unregister` ends that."""
+    from rclpy.clock import JumpThreshold
+    from rclpy.duration import Duration
+
+    back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+    return node.get_clock().create_jump_callback(back, post_callback=call)
 
 
 class _Tf2Buffer:

@@ -1,6 +1,5 @@
 """The states of the nodes: what each transition does, keeps and frees, and how a process ends."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,16 +13,16 @@ import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from octomap_msgs.srv import BoundingBoxQuery
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from scenes import CAMERA, pose_at
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
-from test_nodes import BEST_EFFORT, WALL, running
+from test_nodes import BEST_EFFORT, WALL, fresh_domain, running, spinning
 
 from sgrocc.labels import FREE, GENERIC
 from sgrocc.labels import WALL as WALL_LABEL
 from sgrocc_ros import demo, pipeline
+from sgrocc_ros.lifecycle import MAP_QOS
 
 WALL_VOXEL = (25, 0, 0)  # 2.0 to 2.08 m ahead
 
@@ -50,22 +49,11 @@ def state_of(run, node: str) -> str:
 def made(**overrides):
     """The nodes as they are made, not configured; and spinning."""
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=1 + (os.getpid() + int(1e6 * time.monotonic())) % 100)
+    rclpy.init(context=context, domain_id=fresh_domain())
     given = [Parameter(name, value=value) for name, value in {"expert": "geometric", **overrides}.items()]
     nodes = pipeline.make_pipeline(parameter_overrides=given, context=context)
-    executor = SingleThreadedExecutor(context=context)
-    for node in nodes:
-        executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    thread.start()
-    try:
+    with spinning(nodes):
         yield nodes
-    finally:
-        for node in reversed(nodes):
-            node.stop()
-        executor.shutdown(timeout_sec=2.0)
-        thread.join(2.0)
-        rclpy.try_shutdown(context=context)
 
 
 # -- transitions -------------------------------------------------------------------------------------------------------
@@ -332,7 +320,7 @@ def test_dynamic_parameters_take_effect(tmp_path):
         heard = {}
         for topic in ("occupancy/grid", "occupancy/cost"):
             run.robot.node.create_subscription(
-                OccupancyGrid, topic, lambda m, topic=topic: heard.update({topic: m}), run_qos()
+                OccupancyGrid, topic, lambda m, topic=topic: heard.update({topic: m}), MAP_QOS
             )
 
         def set_(node, **values):
@@ -357,12 +345,6 @@ def test_dynamic_parameters_take_effect(tmp_path):
         assert run.memory._memory.config.max_frames == 2.0
         set_(1, map_file=str(tmp_path / "m.map"))
         assert call(run, Trigger, "gaussian_memory/save_map").success and (tmp_path / "m.map").is_file()
-
-
-def run_qos():
-    from sgrocc_ros.lifecycle import MAP_QOS
-
-    return MAP_QOS
 
 
 def test_free_space_of_a_network_clears_nothing_unless_asked():

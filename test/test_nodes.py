@@ -1,6 +1,7 @@
 """The running pipeline under good and bad input: what is fused, what is dropped and why, what it says."""
 
 import importlib.util
+import itertools
 import os
 import threading
 import time
@@ -32,6 +33,7 @@ from sgrocc_ros.octree import OctreeMap
 from sgrocc_ros.outputs import MapOutputs
 from sgrocc_ros.worker import bring_up
 
+_DOMAINS = itertools.count()
 WALL = ((2.0, -9, -9), (3, 9, 9))
 BEST_EFFORT = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(
@@ -135,13 +137,37 @@ class Running:
         return {tuple(i): int(label) for i, label in zip(known.indices.tolist(), known.labels, strict=True)}
 
 
+def fresh_domain() -> int:
+    """A domain id that no other test of this process has had lately."""
+    return 1 + (os.getpid() + next(_DOMAINS)) % 100
+
+
+@contextmanager
+def spinning(nodes: list, *others):
+    """The nodes of a pipeline, and others, spin in a thread; in the end all of them are gone, and their context."""
+    context = nodes[0].context
+    executor = SingleThreadedExecutor(context=context)
+    for node in (*nodes, *others):
+        executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        for node in reversed(nodes):
+            node.stop()
+        executor.shutdown(timeout_sec=2.0)
+        thread.join(2.0)
+        for node in (*nodes, *others):  # else they are heard in the domain until they are collected
+            node.destroy_node()
+        rclpy.try_shutdown(context=context)
+
+
 @contextmanager
 def running(qos: QoSProfile = BEST_EFFORT, until_ready: bool = True, **overrides):
     """until_ready: wait until the nodes hear the robot's camera."""
-    domain = 1 + (os.getpid() + int(1e6 * time.monotonic())) % 100
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain)
-    executor = SingleThreadedExecutor(context=context)
+    rclpy.init(context=context, domain_id=fresh_domain())
     options = {
         "expert": "geometric",
         "max_pose_wait_s": 0.3,
@@ -154,21 +180,11 @@ def running(qos: QoSProfile = BEST_EFFORT, until_ready: bool = True, **overrides
     if not bring_up(nodes):
         raise ValueError(next(node.problem for node in nodes if node.problem))
     robot = Robot(context, qos)
-    for node in (*nodes, robot.node):
-        executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    thread.start()
     run = Running(robot, nodes)
-    try:
+    with spinning(nodes, robot.node):
         if until_ready:
             run.wait_for(robot.ready)
         yield run
-    finally:
-        for node in reversed(nodes):
-            node.stop()
-        executor.shutdown(timeout_sec=2.0)
-        thread.join(2.0)
-        rclpy.try_shutdown(context=context)
 
 
 @pytest.fixture(scope="module")

@@ -62,14 +62,13 @@ def parameters_page() -> str:
             node = row.node
             lines += ["", f"## {node}", ""]
             lines += ["| name | type | default | unit | range | live | meaning |", "|---|---|---|---|---|---|---|"]
-        dynamic = "yes" if getattr(row, "dynamic", False) else ""
-        also = getattr(row, "also", ())
-        meaning = row.doc + (f" (read by {' and '.join(f'`{name}`' for name in also)}, too)" if also else "")
+        dynamic = "yes" if row.dynamic else ""
+        meaning = row.doc + (f" (read by {' and '.join(f'`{name}`' for name in row.also)}, too)" if row.also else "")
         cells = (
             f"`{row.name}`",
             TYPES[type(row.default)],
             f"`{_shown(row.default)}`",
-            _unit(row),
+            row.unit,
             _range(row),
             dynamic,
         )
@@ -200,10 +199,6 @@ def _described(action: argparse.Action) -> str:
     if action.required and action.option_strings:
         parts.append("required")
     return "; ".join(part for part in parts if part)
-
-
-def _unit(row: object) -> str:
-    return getattr(row, "unit", "")
 
 
 def _range(row: object) -> str:
