@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from octomap_msgs.srv import BoundingBoxQuery
 from rclpy.clock import TimeJump
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.task import Future
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 
 from sgrocc.experts import Prediction
+from sgrocc.geometry import Pose
 from sgrocc.memory import map_file
 from sgrocc.memory.gaussian_memory import GaussianMemory
 from sgrocc.memory.voxels import VoxelUpdate
@@ -46,6 +49,7 @@ class GaussianMemoryNode(ManagedNode):
         self._worker: Worker | None = None
         self._transforms: RosTransforms | None = None
         self._sink = sink
+        self._has_sent = False
         super().__init__(parameters.MEMORY, counters, counts=True, standalone=sink is None, **options)
         self._requests = Requests(self.get_logger().error, lambda: self.executor and self.executor.wake())
         for name in ("save_map", "load_map", "reset", "publish_map"):
@@ -62,7 +66,7 @@ class GaussianMemoryNode(ManagedNode):
         self._memory.warm_up()
         self._queue = PoseQueue(values["pose_queue_length"], values["max_pose_wait_s"])
         self._jumps = MapJumps(self.global_frame, values["odom_frame"])
-        self._last_stamp_ns, self._next_cloud_s = 0, 0.0
+        self._last_stamp_ns, self._cloud_sent_s = 0, 0.0
         for topic in ("gaussians/memory", "debug/confidence", *(() if self._sink else ("voxel_updates",))):
             self.offer(topic, PointCloud2, MAP_QOS if topic == "gaussians/memory" else INTERNAL_QOS)
         path = values["map_file"]
@@ -73,7 +77,7 @@ class GaussianMemoryNode(ManagedNode):
             lambda item: self._queue_up(*item),
             # In a pipeline the expert waits rather than making what is thrown away.
             queue_length=1 if self._sink else 50,
-            overtaken=lambda _: self.counters.drop("overtaken", "frames come faster than they can be fused"),
+            lost=self.lost,
             failed=self.failed,
             poll=self._poll,
         )
@@ -82,6 +86,12 @@ class GaussianMemoryNode(ManagedNode):
         self._transforms = RosTransforms(self, self.values["tf_cache_time_s"])
         if self._sink is None:
             GaussiansInput(self, INTERNAL_QOS, self._worker.put)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = super().on_activate(state)
+        if result == TransitionCallbackReturn.SUCCESS and (self._has_sent or len(self._memory)):
+            self._requests.ask(self._publish_map)  # it may have changed while nothing was sent; now its topics are open
+        return result
 
     def deactivated(self) -> None:
         if self._transforms is not None:
@@ -92,6 +102,8 @@ class GaussianMemoryNode(ManagedNode):
         if self._worker is not None:
             self._worker.stop()
             self._clock_jumps.unregister()
+            for _ in self._queue.clear():
+                self.lost("stopped")
         if self._memory is not None:
             self._requests.refuse(_NO_MAP)
         self._worker = self._memory = None
@@ -137,17 +149,24 @@ class GaussianMemoryNode(ManagedNode):
         for _, reason, sentence in dropped:
             self.counters.drop(reason, sentence)
         for (prediction, stamp_ns, _), pose in ready:
-            self._look_for_jump(transforms, stamp_ns)
             try:
-                update = self._memory.fuse(prediction, pose)
-            except ValueError as error:
-                self.counters.drop("memory_refused", str(error))
-                continue
-            self.counters.fuse()
-            self._last_stamp_ns = stamp_ns
-            self._send(update, stamp_ns, False)
-            self._show()
+                self._look_for_jump(transforms, stamp_ns)
+                self._fuse(prediction, stamp_ns, pose)
+            except Exception:  # the other frames are none the worse for it
+                self.failed(traceback.format_exc())
+                self._requests.ask(self._publish_map)  # what this frame changed was perhaps not sent
         return len(self._queue) > 0
+
+    def _fuse(self, prediction: Prediction, stamp_ns: int, pose: Pose) -> None:
+        try:
+            update = self._memory.fuse(prediction, pose)
+        except ValueError as error:
+            self.counters.drop("memory_refused", str(error))
+            return
+        self._last_stamp_ns = stamp_ns
+        self._send(update, stamp_ns, False)
+        self._show()
+        self.counters.fuse()
 
     def _look_for_jump(self, transforms: RosTransforms, stamp_ns: int) -> None:
         values = self.values
@@ -158,9 +177,10 @@ class GaussianMemoryNode(ManagedNode):
                 self._reset()
 
     def _send(self, update: VoxelUpdate, stamp_ns: int, whole: bool) -> None:
+        self._has_sent = True
         if self._sink is not None:
             self._sink(update, stamp_ns, whole)
-        elif self.outputs["voxel_updates"].get_subscription_count():
+        elif self.is_active and self.outputs["voxel_updates"].get_subscription_count():
             header = messages.to_header(stamp_ns, self.global_frame)
             cloud = messages.update_to_cloud(header, update, self.values["resolution_m"], whole)
             self.outputs["voxel_updates"].publish(cloud)
@@ -169,8 +189,9 @@ class GaussianMemoryNode(ManagedNode):
         """What is there to be looked at, where somebody does."""
         remembered, confidence = self.outputs["gaussians/memory"], self.outputs["debug/confidence"]
         header = messages.to_header(self._last_stamp_ns, self.global_frame)
-        if remembered.get_subscription_count() and time.monotonic() >= self._next_cloud_s:
-            self._next_cloud_s = time.monotonic() + 1.0 / self.values["gaussian_cloud_rate_hz"]
+        due_s = self._cloud_sent_s + 1.0 / self.values["gaussian_cloud_rate_hz"]
+        if remembered.get_subscription_count() and time.monotonic() >= due_s:
+            self._cloud_sent_s = time.monotonic()
             remembered.publish(messages.memory_cloud(header, self._memory.gaussians()))
         if confidence.get_subscription_count():
             confidence.publish(messages.confidence_cloud(header, self._memory.confirmation))
@@ -212,7 +233,8 @@ class GaussianMemoryNode(ManagedNode):
         return self._last_stamp_ns or self.get_clock().now().nanoseconds
 
     def _publish_map(self) -> str:
-        return self._send(self._memory.snapshot(), self._stamp(), True) or "the whole map follows"
+        self._send(self._memory.snapshot(), self._stamp(), True)
+        return "the whole map follows" if self.is_active or self._sink else "it follows when gaussian_memory is active"
 
     def _clear_box(self, low: tuple, high: tuple) -> str:
         self._send(update := self._memory.clear_box(low, high), self._stamp(), False)
@@ -237,6 +259,7 @@ class GaussianMemoryNode(ManagedNode):
     def _forget_waiting(self) -> str:
         for _ in self._queue.clear(self._forget_after_ns):
             self.counters.drop("time_went_back", "the clock went back while a frame waited for its transform")
+        self._jumps.forget()
         return "done"
 
 

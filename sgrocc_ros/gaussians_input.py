@@ -14,8 +14,6 @@ from sgrocc_ros.lifecycle import ManagedNode
 from sgrocc_ros.synchronise import StampJoiner
 
 _STREAMS = {"gaussians": PointCloud2, "depth": Image, "camera_info": CameraInfo}
-#: Every frame id has a joiner of its own; a sender of random ones must not fill the memory.
-_MOST_CAMERAS = 32
 
 
 class GaussiansInput:
@@ -31,21 +29,16 @@ class GaussiansInput:
             node, lambda: StampJoiner(required=tuple(_STREAMS), tolerance_s=0.0, max_length=50), self._decode
         )
         for stream, kind in _STREAMS.items():
-            topic = node.resolve_topic_name(stream if stream == "gaussians" else f"gaussians/{stream}")
+            topic = stream if stream == "gaussians" else f"gaussians/{stream}"
+            topic = node.hear(kind, topic, lambda message, stream=stream: self._on_message(stream, message), qos)
             if stream == "gaussians":
                 node.health.watchdog.watch(stream, topic, messages.type_name(kind))
-            node.hear(kind, topic, lambda message, stream=stream: self._on_message(stream, message), qos)
-        node.every(0.1, self._streams.expire)
 
     def _on_message(self, stream: str, message) -> None:
         if stream == "gaussians":
             self._node.health.watchdog.heard(stream)
             self._node.counters.receive()
-        camera = message.header.frame_id
-        if camera not in self._streams and len(self._streams) >= _MOST_CAMERAS:
-            self._node.counters.say("too_many_cameras", f"more than {_MOST_CAMERAS} frame ids: check the sender")
-            return
-        self._streams.add(camera, stream, message)
+        self._streams.add(message.header.frame_id, stream, message)
 
     def _decode(self, joined: dict) -> None:
         cloud = joined["gaussians"]

@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 
@@ -92,10 +93,16 @@ class Health:
         self.watchdog = Watchdog(node, lambda: node.values["watchdog_after_s"])
         self._stopwatch = Stopwatch().start() if with_times else None
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._next_table_s = 0.0
+        self._last_table_s = 0.0
         node.create_service(Trigger, "~/statistics", self._on_statistics)
         # A steady clock: diagnostics must go on when a simulated clock stands still.
-        self._timer = node.create_timer(1.0, self.report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._timer = node.create_timer(1.0, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _on_timer(self) -> None:
+        try:
+            self.report()
+        except Exception:  # what only tells of the work must not end it
+            self._node.get_logger().error(traceback.format_exc(), throttle_duration_sec=self._repeat_s)
 
     def report(self) -> None:
         """Publish the state of now; logs what is new."""
@@ -177,9 +184,11 @@ class Health:
 
     def _log_table(self) -> None:
         now, logger = time.monotonic(), self._node.get_logger()
-        if not self._stopwatch or now < self._next_table_s or not logger.is_enabled_for(LoggingSeverity.DEBUG):
+        if not self._stopwatch or not logger.is_enabled_for(LoggingSeverity.DEBUG):
             return
-        self._next_table_s = now + self._node.values["table_period_s"]
+        if now < self._last_table_s + self._node.values["table_period_s"]:
+            return
+        self._last_table_s = now
         logger.debug(table_of(self._stopwatch.report(), self._counts()))
 
     def _on_statistics(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -9,9 +9,13 @@ from sgrocc_ros import messages
 from sgrocc_ros.lifecycle import ManagedNode
 from sgrocc_ros.synchronise import StampJoiner
 
+#: Every camera has a joiner of its own; a sender of random frame ids must not fill the memory.
+_MOST_CAMERAS = 32
+
 
 class JoinedStreams:
-    """Gives each complete set {stream: message} to `put`; what finds no partner is counted as dropped by the node.
+    """Gives each complete set {stream: message} to `put`, while the node is active; what finds no partner is counted as
+    dropped by the node.
 
     make_joiner: makes the joiner of a camera, when its first message comes.
     """
@@ -20,25 +24,36 @@ class JoinedStreams:
         self, node: ManagedNode, make_joiner: Callable[[], StampJoiner], put: Callable[[dict[str, object]], None]
     ) -> None:
         self._node, self._make_joiner, self._put = node, make_joiner, put
-        self._joiners: dict[str, StampJoiner] = {}
-
-    def __len__(self) -> int:
-        return len(self._joiners)
-
-    def __contains__(self, camera: str) -> bool:
-        return camera in self._joiners
+        self._joiners: dict[str, StampJoiner] = {}  # by camera, the one that was silent longest first
+        node.every(0.1, self._expire)
+        node.when_deactivated(self._close)
 
     def add(self, camera: str, stream: str, message) -> None:
         """Add a message, by the stamp of its header."""
-        if camera not in self._joiners:
-            self._joiners[camera] = self._make_joiner()
-        joiner = self._joiners[camera]
+        joiner = self._joiners.pop(camera, None) or self._make_joiner()
+        self._joiners[camera] = joiner
         self._pass_on(joiner, joiner.add(stream, messages.stamp_ns(message.header), message, time.monotonic()))
+        if len(self._joiners) > _MOST_CAMERAS:
+            silent = next(iter(self._joiners))
+            self._node.counters.say(
+                "too_many_cameras",
+                f"more than {_MOST_CAMERAS} frame ids of cameras, such as '{silent}': check the sender",
+            )
+            self._end(self._joiners.pop(silent))
 
-    def expire(self) -> None:
+    def _expire(self) -> None:
         """Give up what has waited for the parameter max_partner_wait_s."""
         for joiner in self._joiners.values():
             self._pass_on(joiner, joiner.expire(time.monotonic(), self._node.values["max_partner_wait_s"]))
+
+    def _close(self) -> None:
+        for joiner in self._joiners.values():
+            self._end(joiner)
+        self._joiners.clear()
+
+    def _end(self, joiner: StampJoiner) -> None:
+        joiner.close()
+        self._pass_on(joiner, [])
 
     def _pass_on(self, joiner: StampJoiner, complete: list[dict[str, object]]) -> None:
         for joined in complete:

@@ -17,6 +17,10 @@ class MapJumps:
         self._global_frame, self._odom_frame = global_frame, odom_frame
         self._last: Pose | None = None
 
+    def forget(self) -> None:
+        """Compare nothing with what came before: the clock went back."""
+        self._last = None
+
     def sentence(self, lookup: Callable[[str, str, int], Pose], stamp_ns: int, most_m: float, most_deg: float) -> str:
         """What jumped by more than `most_m` metres or `most_deg` degrees since the last call; empty where nothing did,
         or where the frames cannot be compared.

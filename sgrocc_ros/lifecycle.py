@@ -21,6 +21,11 @@ INTERNAL_QOS = QoSProfile(depth=50, reliability=QoSReliabilityPolicy.RELIABLE)
 #: REP-2003: maps are reliable and latched.
 MAP_QOS = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
+_LOST = {
+    "overtaken": "frames come faster than they can be fused",
+    "stopped": "the node was stopped while frames waited",
+}
+
 _BY_NAME = {row.name: row for row in TABLE}
 
 
@@ -28,7 +33,8 @@ class LiveParameters:
     """A node's part of the table as rclpy parameters.
 
     What was given wrong does not end the node: `checked` refuses, so that configuring fails with the sentence, until
-    it was set right. A change is judged as a whole before any of it is taken.
+    it was set right; what only other nodes read is theirs to refuse. A change is judged as a whole before any of it is
+    taken.
     """
 
     def __init__(self, node: LifecycleNode, kind: str, is_configured: Callable[[], bool]) -> None:
@@ -42,12 +48,14 @@ class LiveParameters:
             try:
                 require_known(name)
             except BadParameter as error:
-                self._wrong[name] = str(error)
+                self._wrong[name] = f"{error}; then start the node again"
         for row in TABLE:
             try:
                 self.values[row.name] = row.checked(given.get(row.name, row.default))
             except BadParameter as error:
-                self._wrong[row.name], self.values[row.name] = str(error), row.default
+                self.values[row.name] = row.default
+                if kind in row.nodes:
+                    self._wrong[row.name] = str(error)
             if kind in row.nodes:
                 value = self.values[row.name]
                 node.declare_parameter(row.name, value, _descriptor(row), ignore_override=True)
@@ -100,7 +108,7 @@ class ManagedNode(LifecycleNode):
     def __init__(self, kind: str, counters: FrameCounters | None, counts: bool, standalone: bool, **options) -> None:
         super().__init__(kind, **options)
         self._is_configured = self.is_active = False
-        self._entities: list[Callable[[], object]] = []
+        self._at_end: list[Callable[[], object]] = []
         self.outputs: dict[str, LifecyclePublisher] = {}  #: by topic, while configured; they send while active
         self._live = LiveParameters(self, kind, lambda: self._is_configured)
         self._live.changed = self.parameters_changed
@@ -138,13 +146,14 @@ class ManagedNode(LifecycleNode):
 
     # -- for a subclass -------------------------------------------------------------------------------------------
 
-    def hear(self, kind: type, topic: str, callback: Callable, qos: QoSProfile) -> None:
-        """Subscribe while active; the QoS can be overridden by parameters."""
+    def hear(self, kind: type, topic: str, callback: Callable, qos: QoSProfile) -> str:
+        """Subscribe while active, with the QoS that parameters may override; returns the topic with its remapping."""
         options = QoSOverridingOptions.with_default_policies()
         own = _copy_of(qos)
         subscription = self.create_subscription(kind, topic, callback, own, qos_overriding_options=options)
-        self._entities.append(lambda: self.destroy_subscription(subscription))
+        self.when_deactivated(lambda: self.destroy_subscription(subscription))
         self.health.watchdog.qos[subscription.topic_name] = own
+        return subscription.topic_name
 
     def offer(self, topic: str, kind: type, qos: QoSProfile) -> None:
         """Publish on a topic while active, through `outputs`; the QoS can be overridden by parameters."""
@@ -155,7 +164,15 @@ class ManagedNode(LifecycleNode):
     def every(self, period_s: float, call: Callable[[], None]) -> None:
         """Call while active, by the steady clock."""
         timer = self.create_timer(period_s, call, clock=self._steady)
-        self._entities.append(lambda: self.destroy_timer(timer))
+        self.when_deactivated(lambda: self.destroy_timer(timer))
+
+    def when_deactivated(self, call: Callable[[], object]) -> None:
+        """Call once, when the node is deactivated, before `deactivated`."""
+        self._at_end.append(call)
+
+    def lost(self, reason: str) -> None:
+        """Count a frame that a worker never saw; reason: overtaken or stopped."""
+        self.counters.drop(reason, _LOST[reason])
 
     def failed(self, trace: str) -> None:
         """A frame failed inside the software, which must not end the map."""
@@ -202,9 +219,9 @@ class ManagedNode(LifecycleNode):
 
     def _deactivate(self) -> None:
         self.is_active = False
-        for destroy in self._entities:
-            destroy()
-        self._entities = []
+        calls, self._at_end = self._at_end, []
+        for call in calls:
+            call()
         self.health.watchdog.forget()
         self.deactivated()
 

@@ -22,8 +22,8 @@ from sgrocc_ros.worker import run_nodes
 #: Share of the time that sending the whole map may take, for each of the two groups of outputs.
 _MOST_REFRESHING = 0.05
 
-#: The latency is judged by the median of so many frames.
-_LATENCIES = 30
+#: The latency is the median over so many frames of the last seconds.
+_LATENCIES, _LATENCIES_S = 30, 10.0
 
 
 class OccupancyPublisherNode(ManagedNode):
@@ -39,7 +39,7 @@ class OccupancyPublisherNode(ManagedNode):
         self._out: MapOutputs | None = None
         self._inbox: deque[tuple[VoxelUpdate, int, bool]] = deque()
         self._needs_map = not in_pipeline
-        self._latencies_ms: deque[float] = deque(maxlen=_LATENCIES)
+        self._latencies: deque[tuple[float, float]] = deque(maxlen=_LATENCIES)  # (steady time in s, ms)
         super().__init__(parameters.PUBLISHER, None, counts=False, standalone=not in_pipeline, **options)
         self._wake = self.create_guard_condition(self._publish)
         self._whole_map = self.create_client(Trigger, "gaussian_memory/publish_map")
@@ -50,9 +50,9 @@ class OccupancyPublisherNode(ManagedNode):
 
     def configured(self) -> None:
         values = self.values
-        self._frame_id, self._stamp_ns = values["global_frame"], 0
+        self._frame_id, self._stamp_ns, self._timed_ns = values["global_frame"], 0, 0
         self._out = MapOutputs(values["resolution_m"], self._complain)
-        self._due = {True: 0.0, False: 0.0}
+        self._sent = {True: (0.0, 0.0), False: (0.0, 0.0)}  # (when, how long it took), steady, seconds
         self._unsent = {True: False, False: False}
         for topic, (kind, _) in OUTPUTS.items():
             self.offer(topic, kind, MAP_QOS)
@@ -80,9 +80,8 @@ class OccupancyPublisherNode(ManagedNode):
         self._out = None
 
     def details(self) -> dict[str, object]:
-        if self._out is None or not self._latencies_ms:
-            return {}
-        return {"latency_ms": f"{np.median(self._latencies_ms):.1f}"}
+        latency_ms = self._latency_ms()
+        return {} if latency_ms is None else {"latency_ms": f"{latency_ms:.1f}"}
 
     # -- updates --------------------------------------------------------------------------------------------------
 
@@ -99,10 +98,11 @@ class OccupancyPublisherNode(ManagedNode):
             self.get_logger().error(str(error))
             return
         number = info.get("publication_sequence_number")  # None where the middleware does not count
-        lost = number is not None and self._next_update is not None and number > self._next_update
+        # A smaller one is of a memory node that was started again.
+        lost = number is not None and self._next_update is not None and number != self._next_update
         self._next_update = None if number is None else number + 1
         if lost and not whole:
-            self.get_logger().warning("a voxel update was lost on the way: asking the memory node for the whole map")
+            self.get_logger().warning("a voxel update is missing: asking the memory node for the whole map")
             self._needs_map = True
         self.accept(update, messages.stamp_ns(cloud.header), whole)
 
@@ -135,12 +135,13 @@ class OccupancyPublisherNode(ManagedNode):
         values = self.values
         rates = {True: values["publish_rate_hz"], False: values["octomap_rate_hz"]}
         for follows_frames, rate_hz in rates.items():
+            sent, spent_s = self._sent[follows_frames]
+            # The whole map is sent, so that this takes longer the larger it is: for the rest there is `voxel_updates`.
+            due = sent + max(1.0 / rate_hz, spent_s / _MOST_REFRESHING)
             topics = [topic for topic, (_, follows) in OUTPUTS.items() if follows == follows_frames]
             joined, now = self._new_readers(topics), time.monotonic()
             # The map is latched: a reader who joins gets the last message, which exists only once it was built.
-            if not self._stamp_ns or not (
-                joined or (self._unsent[follows_frames] and now >= self._due[follows_frames])
-            ):
+            if not self._stamp_ns or not (joined or (self._unsent[follows_frames] and now >= due)):
                 continue
             self._unsent[follows_frames] = False
             header = messages.to_header(self._stamp_ns, self._frame_id)
@@ -151,9 +152,7 @@ class OccupancyPublisherNode(ManagedNode):
                     self.outputs[topic].publish(message)
             if built and follows_frames:
                 self._note_latency()
-            # The whole map is sent, so that this takes longer the larger it is: for the rest there is `voxel_updates`.
-            spent_s = time.monotonic() - now
-            self._due[follows_frames] = now + max(1.0 / rate_hz, spent_s / _MOST_REFRESHING)
+            self._sent[follows_frames] = now, time.monotonic() - now
 
     def _forward(self, update: VoxelUpdate, whole: bool) -> None:
         header = messages.to_header(self._stamp_ns, self._frame_id)
@@ -173,20 +172,29 @@ class OccupancyPublisherNode(ManagedNode):
     # -- health ---------------------------------------------------------------------------------------------------
 
     def _note_latency(self) -> None:
-        self._latencies_ms.append((self.get_clock().now().nanoseconds - self._stamp_ns) / 1e6)
-        self._latency.publish(Float64(data=self._latencies_ms[-1]))
+        if self._stamp_ns == self._timed_ns:  # sent again: for a reader who joined, or with a part forgotten
+            return
+        self._timed_ns = self._stamp_ns
+        latency_ms = (self.get_clock().now().nanoseconds - self._stamp_ns) / 1e6
+        self._latencies.append((time.monotonic(), latency_ms))
+        self._latency.publish(Float64(data=latency_ms))
+
+    def _latency_ms(self) -> float | None:
+        """The median of the last frames; None where none came lately."""
+        since = time.monotonic() - _LATENCIES_S
+        recent = [latency_ms for noted, latency_ms in self._latencies if noted > since]
+        return float(np.median(recent)) if recent else None
 
     def _judge_latency(self) -> dict[str, tuple[bytes, str]]:
-        if not self._latencies_ms:
+        median_ms = self._latency_ms()
+        if median_ms is None:
             return {}
-        median_ms = float(np.median(self._latencies_ms))
         for level, name in ((DiagnosticStatus.ERROR, "latency_error_ms"), (DiagnosticStatus.WARN, "latency_warn_ms")):
             if median_ms > self.values[name]:
                 sentence = (
                     f"the map is {median_ms:.0f} ms behind the images, more than {name}: lower the camera's rate, or "
                     "see whether its clock is this machine's"
                 )
-                self._latencies_ms.clear()  # judged anew by the frames to come
                 return {"latency": (level, sentence)}
         return {}
 

@@ -21,6 +21,7 @@ class ScaleCorrection:
 
     def __init__(self, node: LifecycleNode, values: dict) -> None:
         self.source, self._base_frame = values["scale_source"], values["base_frame"]
+        self._node = node
         self._by_camera: dict[str, MetricScale] = {}
         self._queue = PoseQueue(20, 2.0)
         self._transforms = RosTransforms(node, values["tf_cache_time_s"]) if self.source == "camera_height" else None
@@ -29,9 +30,11 @@ class ScaleCorrection:
         self.last: MetricScale | None = None
 
     def close(self) -> None:
-        """End what listens to tf."""
+        """End what listens to tf, and what is published."""
         if self._transforms is not None:
             self._transforms.close()
+        for publisher in (self._value, self._sigma):
+            self._node.destroy_publisher(publisher)
 
     def corrected(self, raw: Prediction, sensed: np.ndarray | None, stamp_ns: int, frame_id: str) -> Prediction:
         """The prediction with the scale of its camera, which this frame's observation has entered where there is one.

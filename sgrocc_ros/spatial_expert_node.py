@@ -71,10 +71,7 @@ class SpatialExpertNode(ManagedNode):
         if values["use_mask"]:
             streams["mask"] = Image, ""
         self._worker = Worker(
-            self._process,
-            queue_length=values["frame_queue_length"],
-            overtaken=lambda _: self.counters.drop("overtaken", "frames come faster than they can be fused"),
-            failed=self.failed,
+            self._process, queue_length=values["frame_queue_length"], lost=self.lost, failed=self.failed
         )
         self._streams = JoinedStreams(
             self,
@@ -90,7 +87,6 @@ class SpatialExpertNode(ManagedNode):
         for camera in parameters.cameras(values):
             for stream, (kind, suffix) in streams.items():
                 self._listen(camera, stream, kind, suffix)
-        self.every(0.2, self._streams.expire)
 
     def deactivated(self) -> None:
         if self._worker is not None:
@@ -109,9 +105,14 @@ class SpatialExpertNode(ManagedNode):
     # -- frames ---------------------------------------------------------------------------------------------------
 
     def _listen(self, camera: str, stream: str, kind: type, suffix: str) -> None:
-        topic = self.resolve_topic_name(f"{camera}{stream}") + suffix
-        self.health.watchdog.watch(camera + stream, topic, messages.type_name(kind), once=stream == "camera_info")
-        self.hear(kind, topic, lambda message: self._on_message(camera, stream, message), SENSOR_QOS)
+        topic = self.hear(
+            kind,
+            self.resolve_topic_name(f"{camera}{stream}") + suffix,
+            lambda message: self._on_message(camera, stream, message),
+            SENSOR_QOS,
+        )
+        once = stream == "camera_info"
+        self.health.watchdog.watch(camera + stream, topic, messages.type_name(kind), once=once, suffix=suffix)
 
     def _on_message(self, camera: str, stream: str, message) -> None:
         self.health.watchdog.heard(camera + stream)

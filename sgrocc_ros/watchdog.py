@@ -12,12 +12,13 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 
 @dataclass
 class _Input:
-    """One topic that is waited for. once: it need not come again and again."""
+    """One topic that is waited for. once: it need not come again and again. suffix: ends the topic, not the stream."""
 
     stream: str
     topic: str
     kind: str
     once: bool
+    suffix: str
     since_s: float
     came: bool = False
 
@@ -36,9 +37,12 @@ class Watchdog:
         self._clock = (-1, time.monotonic())
         self._since_s = time.monotonic()
 
-    def watch(self, stream: str, topic: str, kind: str, once: bool = False) -> None:
-        """From now on an input is expected. topic: resolved; kind: such as sensor_msgs/msg/Image."""
-        self._inputs[stream] = _Input(stream, topic, kind, once, time.monotonic())
+    def watch(self, stream: str, topic: str, kind: str, *, once: bool = False, suffix: str = "") -> None:
+        """From now on an input is expected.
+
+        topic: resolved; kind: such as sensor_msgs/msg/Image; suffix: what a transport puts behind the name to remap.
+        """
+        self._inputs[stream] = _Input(stream, topic, kind, once, suffix, time.monotonic())
 
     def watch_outputs(self, publishers: Callable[[], list]) -> None:
         """publishers: those of which one at least should be listened to."""
@@ -106,14 +110,15 @@ class Watchdog:
         publishers = self._node.get_publishers_info_by_topic(entry.topic)
         if not publishers:
             others = sorted(
-                topic
+                topic.removesuffix(entry.suffix)
                 for topic, kinds in self._node.get_topic_names_and_types()
-                if entry.kind in kinds and self._others_publish(topic)
+                if entry.kind in kinds and topic.endswith(entry.suffix) and self._others_publish(topic)
             )
+            of_such = f"of the type {entry.kind}" + (f" that ends in {entry.suffix}" if entry.suffix else "")
             cure = (
                 f"remap `{entry.stream}` to {' or '.join(others[:5])}"
                 if others
-                else f"no topic of the type {entry.kind} exists, so start the driver, with the same ROS_DOMAIN_ID"
+                else f"no topic {of_such} exists, so start the driver, with the same ROS_DOMAIN_ID"
             )
             return f"no_{entry.stream}", f"{begin}: nobody publishes {entry.topic}; {cure}"
         for publisher in publishers:

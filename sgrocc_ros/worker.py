@@ -22,7 +22,8 @@ from rclpy.task import Future
 class Worker:
     """Calls `handle(item)` for queued items, oldest first, and `poll()` at least every 10 ms while it returns True.
 
-    A full queue drops its oldest item, which goes to `overtaken`. An exception goes to `failed`, and work goes on.
+    A full queue drops its oldest item. `lost` hears of every item that is never handled: "overtaken", or "stopped". An
+    exception goes to `failed`, and work goes on.
     """
 
     def __init__(
@@ -30,11 +31,11 @@ class Worker:
         handle: Callable[[object], None],
         *,
         queue_length: int,
-        overtaken: Callable[[object], None],
+        lost: Callable[[str], None],
         failed: Callable[[str], None],
         poll: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._handle, self._poll, self._overtaken, self._failed = handle, poll, overtaken, failed
+        self._handle, self._poll, self._lost, self._failed = handle, poll, lost, failed
         self._queue: deque = deque()
         self._queue_length = queue_length
         self._wake = threading.Condition()
@@ -47,19 +48,25 @@ class Worker:
         with self._wake:
             while wait and len(self._queue) >= self._queue_length and not self._stopping:
                 self._wake.wait(0.1)
-            self._queue.append(item)
-            oldest = self._queue.popleft() if len(self._queue) > self._queue_length else None
-            self._wake.notify_all()
-        if oldest is not None:
-            self._overtaken(oldest)
+            stopped = self._stopping
+            if not stopped:
+                self._queue.append(item)
+                self._wake.notify_all()
+            overtaken = len(self._queue) > self._queue_length
+            if overtaken:
+                self._queue.popleft()
+        if stopped or overtaken:
+            self._lost("stopped" if stopped else "overtaken")
 
-    def stop(self, timeout_s: float = 2.0) -> None:
-        """Finish the item at hand and end the thread; what is still queued is given up."""
+    def stop(self) -> None:
+        """Finish the item at hand, however long it takes, and end the thread; what is still queued is given up."""
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout_s)
+        self._thread.join()
+        for _ in range(len(self._queue)):
+            self._lost("stopped")
+        self._queue.clear()
 
     def _run(self) -> None:
         polling = False

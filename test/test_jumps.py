@@ -60,6 +60,14 @@ def test_a_jump_is_more_than_the_limit_between_two_frames(poses, jumps):
     assert all("'map' jumped against 'odom' by" in sentence for sentence in sentences if sentence)
 
 
+def test_a_jump_of_the_clock_is_no_jump_of_the_map():
+    watch = MapJumps("map", "odom")
+    poses = iter([turned(0), turned(0, 1.0)])
+    assert watch.sentence(lambda *_: next(poses), 10, 0.3, 5.0) == ""
+    watch.forget()
+    assert watch.sentence(lambda *_: next(poses), 1, 0.3, 5.0) == ""
+
+
 @pytest.mark.parametrize(("reaction", "kept"), [("keep", True), ("reset", False)])
 def test_a_loop_closure_is_reported_and_the_map_kept_or_begun_anew(reaction, kept):
     with running(global_frame="map", on_map_jump=reaction) as run:

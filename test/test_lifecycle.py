@@ -17,12 +17,14 @@ from rclpy.parameter import Parameter
 from scenes import CAMERA, pose_at
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
-from test_nodes import BEST_EFFORT, WALL, fresh_domain, running, spinning
+from test_nodes import BEST_EFFORT, WALL, fresh_domain, in_executor, running, spinning
 
 from sgrocc.labels import FREE, GENERIC
 from sgrocc.labels import WALL as WALL_LABEL
-from sgrocc_ros import demo, pipeline
-from sgrocc_ros.lifecycle import MAP_QOS
+from sgrocc.memory.voxels import VoxelUpdate
+from sgrocc_ros import demo, messages, pipeline
+from sgrocc_ros.gaussian_memory_node import GaussianMemoryNode
+from sgrocc_ros.occupancy_publisher_node import OccupancyPublisherNode
 
 WALL_VOXEL = (25, 0, 0)  # 2.0 to 2.08 m ahead
 
@@ -63,6 +65,7 @@ def test_deactivating_keeps_the_map_and_cleaning_up_frees_it():
     with running() as run:
         run.robot.send_good_frame()
         run.wait_until_fused(1)
+        run.wait_for(lambda: run.robot.cloud is not None and run.robot.cloud.width)
         before = run.map()
         assert before[WALL_VOXEL] == GENERIC
         assert change(run, "spatial_expert", Transition.TRANSITION_DEACTIVATE)
@@ -86,10 +89,95 @@ def test_deactivating_keeps_the_map_and_cleaning_up_frees_it():
         assert change(run, "gaussian_memory", Transition.TRANSITION_CONFIGURE)
         assert change(run, "gaussian_memory", Transition.TRANSITION_ACTIVATE)
         assert run.map() == {}
+        run.wait_for(lambda: run.robot.cloud.width == 0)  # what is published is no older
         run.wait_for(run.robot.ready)
         run.robot.send_good_frame()
         run.wait_until_fused(3)
         assert run.map() == before
+
+
+def test_frames_that_wait_when_a_node_stops_are_counted():
+    with running(max_partner_wait_s=60.0, max_pose_wait_s=60.0) as run:
+        image, info, _ = run.robot.frame()
+        run.robot.send(image, info)  # waits for its depth
+        run.robot.send(*run.robot.frame())  # waits for its transform
+        run.wait_for(lambda: len(run.memory._queue) == 1)
+        run.robot.send(run.robot.frame()[0])
+        run.wait_for(lambda: run.counts["received"] == 3)
+        assert change(run, "spatial_expert", Transition.TRANSITION_DEACTIVATE)
+        waiting = run.counts["dropped"].get("no_depth", 0)  # where the depth of the second was seen to be later
+        assert run.counts["dropped"].get("stopped", 0) + waiting == 2
+        assert run.memory.trigger_shutdown().name == "SUCCESS"
+        assert sum(run.counts["dropped"].values()) == 3
+
+
+@contextmanager
+def apart(**overrides):
+    """Memory and publisher as if they were processes of their own, with a reader; they are not configured."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=fresh_domain())
+    given = [Parameter(name, value=value) for name, value in {"expert": "geometric", **overrides}.items()]
+    options = {"parameter_overrides": given, "context": context}
+    memory, publisher = GaussianMemoryNode(**options), OccupancyPublisherNode(**options)
+    with spinning([publisher, memory]):
+        yield memory, publisher
+
+
+def transition(node, *names: str) -> None:
+    for name in names:
+        in_executor(node.executor, getattr(node, f"trigger_{name}"))
+        assert node.problem == ""
+
+
+def test_what_changes_while_the_memory_is_silent_is_published_when_it_speaks_again(tmp_path):
+    def known() -> int:
+        return len(publisher._out.map.known().indices)
+
+    def wait_for(condition) -> None:
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    path = tmp_path / "room.map"
+    with running(map_file=str(path)) as run:
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        assert call(run, Trigger, "gaussian_memory/save_map").success
+        voxels = len(run.map())
+    with apart(map_file=str(path)) as (memory, publisher):
+        transition(publisher, "configure", "activate")
+        transition(memory, "configure")
+        assert known() == 0 and memory._publish_map() == "it follows when gaussian_memory is active"
+        transition(memory, "activate")
+        wait_for(lambda: known() == voxels)
+        transition(memory, "deactivate")
+        assert memory._ask(memory._reset) and (time.sleep(0.5) or known() == voxels)
+        transition(memory, "activate")
+        wait_for(lambda: known() == 0)
+        assert memory._ask(memory._load_map) and (wait_for(lambda: known() == voxels) or True)
+        path.unlink()
+        transition(memory, "deactivate", "cleanup", "configure", "activate")
+        wait_for(lambda: known() == 0)
+
+
+def test_an_update_with_a_smaller_number_is_of_a_memory_that_was_started_again():
+    with apart() as (_, publisher):
+        transition(publisher, "configure", "activate")
+        update = VoxelUpdate(np.zeros((1, 3), np.int32), np.array([WALL_LABEL], np.uint8), np.ones(1, np.float32))
+
+        def heard(number: int, whole: bool) -> bool:
+            cloud = messages.update_to_cloud(messages.to_header(1, "odom"), update, 0.08, whole)
+            publisher._on_update(cloud, {"publication_sequence_number": number})
+            publisher._take_updates()
+            return publisher._needs_map
+
+        def all_of_it() -> list[bool]:
+            return [heard(7, True), heard(8, False), heard(1, False), heard(2, True), heard(3, False), heard(5, False)]
+
+        answers = []
+        in_executor(publisher.executor, lambda: answers.extend(all_of_it()))
+        assert answers == [False, False, True, False, False, True]
 
 
 def test_the_publisher_gets_the_whole_map_when_it_begins_again():
@@ -129,13 +217,24 @@ def test_what_is_wrong_is_refused_with_the_reason_and_can_be_set_right(overrides
             assert nodes[node].trigger_configure().name == "SUCCESS" and nodes[node].problem == ""
 
 
+def test_what_is_wrong_for_another_node_stops_that_node_alone():
+    with made(max_pose_wait_s=-1.0) as nodes:
+        publisher, memory, expert = nodes
+        assert expert.trigger_configure().name == publisher.trigger_configure().name == "SUCCESS"
+        assert memory.trigger_configure().name == "FAILURE" and "max_pose_wait_s" in memory.problem
+        assert memory.set_parameters([Parameter("max_pose_wait_s", value=0.1)])[0].successful
+        assert memory.trigger_configure().name == "SUCCESS"
+
+
 def test_every_transition_can_be_gone_through_again_and_again():
-    with made() as nodes:
-        threads = threading.active_count()
+    with made(scale_source="camera_height", expert="learned", depth_source="network") as nodes:
+        threads, publishers = threading.active_count(), []
         for _ in range(15):
             for transition in ("configure", "activate", "deactivate", "activate", "deactivate", "cleanup"):
                 for node in nodes:
                     assert getattr(node, f"trigger_{transition}")().name == "SUCCESS", node.problem
+            publishers.append([len(list(node.publishers)) for node in nodes])
+        assert publishers == publishers[:1] * 15
         assert threading.active_count() <= threads
         assert not [s for s in nodes[2].subscriptions if s.topic_name.endswith("image")]
 
@@ -313,43 +412,8 @@ def test_several_cameras_fill_one_memory():
         assert run.map()[WALL_VOXEL] == GENERIC and run.map()[(25, 62, 0)] == GENERIC
 
 
-def test_dynamic_parameters_take_effect(tmp_path):
-    from nav_msgs.msg import OccupancyGrid
-
-    with running() as run:
-        heard = {}
-        for topic in ("occupancy/grid", "occupancy/cost"):
-            run.robot.node.create_subscription(
-                OccupancyGrid, topic, lambda m, topic=topic: heard.update({topic: m}), MAP_QOS
-            )
-
-        def set_(node, **values):
-            changes = [Parameter(name.replace("__", "."), value=value) for name, value in values.items()]
-            results = run.nodes[node].set_parameters(changes)
-            assert all(result.successful for result in results), results
-            heard.clear()
-            run.robot.send_good_frame()
-            run.wait_for(lambda: len(heard) == 2)
-
-        set_(0, cost__objects=37)
-        assert max(heard["occupancy/cost"].data) == 37 and max(heard["occupancy/grid"].data) == 100
-        rows = len([v for v in run.map() if v[:2] == (25, 0)])
-        assert rows > 5
-        set_(0, grid_max_height_m=0.2)
-        assert max(heard["occupancy/grid"].data) == 100
-        set_(0, grid_min_height_m=-500.0)
-        set_(0, grid_max_height_m=-499.0)
-        assert len(heard["occupancy/grid"].data) == 0
-        set_(1, memory__occupied_threshold=0.9, memory__max_frames=2.0)
-        run.wait_for(lambda: run.memory._memory.config.occupied_threshold == 0.9)
-        assert run.memory._memory.config.max_frames == 2.0
-        set_(1, map_file=str(tmp_path / "m.map"))
-        assert call(run, Trigger, "gaussian_memory/save_map").success and (tmp_path / "m.map").is_file()
-
-
 def test_free_space_of_a_network_clears_nothing_unless_asked():
-    from sgrocc.memory.voxels import VoxelUpdate
-    from sgrocc_ros import messages, parameters
+    from sgrocc_ros import parameters
     from sgrocc_ros.outputs import MapOutputs
 
     out = MapOutputs(0.08, pytest.fail)

@@ -16,6 +16,7 @@ from nav_msgs.msg import OccupancyGrid
 from octomap_msgs.msg import Octomap
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from scenes import CAMERA, depth_of_boxes, pose_at
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
@@ -131,6 +132,16 @@ class Running:
         # The health report may have taken the sentence to the log already.
         return sentences.get(reason) or self.memory.health.last_sentences[reason]
 
+    def end(self, *entities) -> None:
+        """Destroy publishers and subscriptions of the robot's node."""
+        node = self.robot.node
+
+        def destroy() -> None:
+            for entity in entities:
+                (node.destroy_publisher if isinstance(entity, Publisher) else node.destroy_subscription)(entity)
+
+        in_executor(node.executor, destroy)
+
     def map(self):
         """The memory's map as {voxel: label}."""
         known = self.memory._memory.snapshot()
@@ -140,6 +151,13 @@ class Running:
 def fresh_domain() -> int:
     """A domain id that no other test of this process has had lately."""
     return 1 + (os.getpid() + next(_DOMAINS)) % 100
+
+
+def in_executor(executor, call) -> None:
+    """Call in the thread that spins, as what is destroyed must not be waited upon at the same time."""
+    done = threading.Event()
+    executor.create_task(lambda: (call(), done.set()))
+    assert done.wait(10.0)
 
 
 @contextmanager
@@ -154,8 +172,7 @@ def spinning(nodes: list, *others):
     try:
         yield
     finally:
-        for node in reversed(nodes):
-            node.stop()
+        in_executor(executor, lambda: [node.stop() for node in reversed(nodes)])
         executor.shutdown(timeout_sec=2.0)
         thread.join(2.0)
         for node in (*nodes, *others):  # else they are heard in the domain until they are collected
@@ -164,7 +181,7 @@ def spinning(nodes: list, *others):
 
 
 @contextmanager
-def running(qos: QoSProfile = BEST_EFFORT, until_ready: bool = True, **overrides):
+def running(qos: QoSProfile = BEST_EFFORT, until_ready: bool = True, cli_args: list | None = None, **overrides):
     """until_ready: wait until the nodes hear the robot's camera."""
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=fresh_domain())
@@ -176,7 +193,7 @@ def running(qos: QoSProfile = BEST_EFFORT, until_ready: bool = True, **overrides
         **overrides,
     }
     given = [Parameter(name, value=value) for name, value in options.items()]
-    nodes = pipeline.make_pipeline(parameter_overrides=given, context=context)
+    nodes = pipeline.make_pipeline(parameter_overrides=given, context=context, cli_args=cli_args)
     if not bring_up(nodes):
         raise ValueError(next(node.problem for node in nodes if node.problem))
     robot = Robot(context, qos)
@@ -408,6 +425,32 @@ def test_a_bug_in_one_frame_is_counted_and_the_next_frame_is_fused(run, monkeypa
         assert "report it" in run.wait_until_dropped("internal_error")
     run.robot.send_good_frame()
     run.wait_until_fused(fused + 1)
+
+
+def test_a_bug_in_one_frame_does_not_take_along_those_that_were_ready_with_it():
+    with running(max_pose_wait_s=5.0) as run:
+        first, second = run.robot.frame(), run.robot.frame()
+        run.robot.send(*first)
+        run.robot.send(*second)
+        run.wait_for(lambda: len(run.memory._queue) == 2)
+        fuse, broken = run.memory._memory.fuse, [ZeroDivisionError("a bug")]
+        run.memory._memory.fuse = lambda *given: fuse(*given) if not broken else (_ for _ in ()).throw(broken.pop())
+        first_ns = run.robot.stamp_ns - 100_000_000
+        run.memory._transforms._buffer.set_transform("odom", "camera_optical_frame", first_ns, pose_at(0, 0, 0), True)
+        run.wait_until_fused(1)
+        assert run.counts == {"received": 2, "fused": 1, "dropped": {"internal_error": 1}}
+
+
+def test_an_update_that_could_not_be_sent_counts_once_and_the_whole_map_follows():
+    with running() as run:
+        publisher, broken = run.nodes[0], [ZeroDivisionError("a bug")]
+        run.memory._sink = lambda *given: (
+            publisher.accept(*given) if not broken else (_ for _ in ()).throw(broken.pop())
+        )
+        run.robot.send_good_frame()
+        run.wait_until_dropped("internal_error")
+        run.wait_for(lambda: len(publisher._out.map.known().indices) == len(run.map()) > 0)
+        assert run.counts == {"received": 1, "fused": 0, "dropped": {"internal_error": 1}}
 
 
 def test_the_counts_are_on_diagnostics(run):

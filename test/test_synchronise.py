@@ -232,3 +232,12 @@ def test_a_joiner_that_cannot_work_is_refused(arguments):
 def test_an_unknown_stream_is_refused_by_name():
     with pytest.raises(ValueError, match=r"no stream 'detph'.*'depth'"):
         StampJoiner(("image", "depth")).add("detph", 1, "x", 0.0)
+
+
+def test_what_waits_at_the_end_is_told():
+    joiner = StampJoiner(("image", "depth"), tolerance_s=0.05)
+    joiner.add("image", 10, "a", 0.0)
+    joiner.add("image", 20, "b", 0.0)
+    joiner.close()
+    assert [reason for reason, _ in joiner.take_dropped()] == ["stopped", "stopped"]
+    assert joiner.add("depth", 10, "A", 0.0) == [] and joiner.take_dropped() == []

@@ -8,7 +8,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from nav_msgs.msg import OccupancyGrid
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from test_lifecycle import change
 from test_nodes import BEST_EFFORT, running
 
@@ -26,7 +26,7 @@ def said(run, node: str, words: str, timeout_s: float = 25.0) -> str:
     try:
         run.wait_for(lambda: bool(heard), timeout_s)
     finally:
-        run.robot.node.destroy_subscription(subscription)
+        run.end(subscription)
     return heard[-1]
 
 
@@ -38,12 +38,39 @@ def log(capfd):
 
 def test_an_image_that_nobody_publishes_is_named_with_what_there_is_instead(log):
     with running(until_ready=False, **AFTER) as run:
-        run.robot.node.destroy_publisher(run.robot.image)
+        run.end(run.robot.image)
         other = run.robot.node.create_publisher(Image, "/head/image_rect", BEST_EFFORT)
         run.wait_for(lambda: run.robot.node.count_publishers("/image") == 0)
         sentence = said(run, "spatial_expert", "remap `image` to /")
         assert re.search(r"no image for \d+ s: nobody publishes /image; remap `image` to .*/head/image_rect", sentence)
         assert "nobody publishes /image" in log() and other
+
+
+def test_a_compressed_image_is_named_as_it_is_remapped():
+    with running(until_ready=False, image_transport="compressed", **AFTER) as run:
+        run.robot.node.create_publisher(CompressedImage, "/head/color/compressed", BEST_EFFORT)
+        run.robot.node.create_publisher(CompressedImage, "/head/theora", BEST_EFFORT)
+        sentence = said(run, "spatial_expert", "remap `image` to /")
+        assert sentence.endswith("nobody publishes /image/compressed; remap `image` to /head/color")
+
+
+def test_a_remapped_compressed_image_is_watched_under_its_own_name():
+    remapped = ["--ros-args", "-r", "/image/compressed:=/head/jpeg"]
+    with running(until_ready=False, image_transport="compressed", cli_args=remapped, **AFTER) as run:
+        asks = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
+        publisher = run.robot.node.create_publisher(CompressedImage, "/head/jpeg", asks)
+        sentence = said(run, "spatial_expert", "though /robot publishes /head/jpeg")
+        assert sentence.startswith("no image for") and publisher.get_subscription_count() == 1
+
+
+def test_a_report_that_fails_does_not_end_the_node(log):
+    with running(**AFTER) as run:
+        run.expert.health.judge = lambda: 1 / 0
+        run.wait_for(lambda: "ZeroDivisionError" in log())
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        run.expert.health.judge = dict
+        run.wait_for(lambda: "no image" in run.expert.health.message)
 
 
 def test_a_publisher_that_sends_nothing_is_named(log):
@@ -61,7 +88,7 @@ def test_a_publisher_that_sends_nothing_is_named(log):
 
 def test_a_missing_camera_info_is_named():
     with running(until_ready=False, **AFTER) as run:
-        run.robot.node.destroy_publisher(run.robot.info)
+        run.end(run.robot.info)
         run.wait_for(lambda: run.robot.image.get_subscription_count() and run.robot.depth.get_subscription_count())
         until = time.monotonic() + 3.0
         while time.monotonic() < until:
@@ -110,8 +137,7 @@ def test_a_clock_that_stands_still_is_named():
 
 def test_a_map_that_nobody_reads_is_no_fault_but_is_said(log):
     with running(**AFTER) as run:
-        for subscription in list(run.robot.node.subscriptions):
-            run.robot.node.destroy_subscription(subscription)
+        run.end(*run.robot.node.subscriptions)
         sentence = said(run, "occupancy_publisher", "nobody subscribes to the map")
         assert "/occupancy/points" in sentence and run.nodes[0].health.level == b"\x00"
         assert "nobody subscribes" in log()

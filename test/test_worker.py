@@ -8,7 +8,7 @@ from sgrocc_ros.worker import Worker
 
 def worker_of(handle, queue_length=2, **options):
     lost, failures = [], []
-    worker = Worker(handle, queue_length=queue_length, overtaken=lost.append, failed=failures.append, **options)
+    worker = Worker(handle, queue_length=queue_length, lost=lost.append, failed=failures.append, **options)
     return worker, lost, failures
 
 
@@ -28,7 +28,7 @@ def test_a_full_queue_drops_its_oldest_item():
         worker.put(item)
     gate.set()
     wait_for(lambda: len(done) == 3)
-    assert done == [0, 3, 4] and lost == [1, 2]
+    assert done == [0, 3, 4] and lost == ["overtaken", "overtaken"]
     worker.stop()
 
 
@@ -41,6 +41,19 @@ def test_who_waits_loses_nothing():
     wait_for(lambda: len(done) == 20)
     assert done == list(range(20)) and lost == []
     worker.stop()
+
+
+def test_what_never_is_handled_is_told_and_the_item_at_hand_is_finished_however_long_it_takes():
+    gate, done = threading.Event(), []
+    worker, lost, _ = worker_of(lambda item: (gate.wait(10), done.append(item)))
+    worker.put(0)
+    wait_for(lambda: not worker._queue)
+    worker.put(1)
+    threading.Timer(2.5, gate.set).start()
+    worker.stop()
+    assert done == [0] and lost == ["stopped"] and not worker._thread.is_alive()
+    worker.put(2)
+    assert done == [0] and lost == ["stopped", "stopped"] and not worker._queue
 
 
 def test_who_waits_is_let_go_when_the_worker_stops():
