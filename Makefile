@@ -14,7 +14,7 @@ export OPENBLAS_NUM_THREADS = 1
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH ROS_DISTRO
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: help python set-up demo synthrooms train test test-robot soak chaos bench gpu-check lint docs clean
+.PHONY: help python set-up demo synthrooms train test test-robot soak chaos fuzz bench gpu-check lint docs clean
 
 help:
 	@echo "make demo                 set up (once) and run the demo on the recording that comes with the package"
@@ -23,8 +23,9 @@ help:
 	@echo "make train DATA=path      train the compact model on SynthRooms, both stages; begun again, it goes on"
 	@echo "make test                 set up, lint and run all tests"
 	@echo "make test-robot           the tests that need no torch, in an environment without it (PYTHON=python3.12 NUMPY=1.26.4)"
-	@echo "make soak                 play 10,000 frames through the nodes and watch memory and CPU time (SEQUENCE=folder)"
+	@echo "make soak                 30 minutes of a camera at its full rate; watches memory and CPU time (SEQUENCE=folder, FRAMES=n)"
 	@echo "make chaos                10,000 frames of broken messages, false transforms and clocks that go back (FRAMES=n)"
+	@echo "make fuzz                 messages, transforms, maps, models and parameter files, drawn at random"
 	@echo "make bench                measure the speed beside others' software, into out/bench.json"
 	@echo "make gpu-check            on a machine with a GPU: check what could not be checked without, into out/gpu_check.json"
 	@echo "make docs                 build the documentation site into out/site; nothing is fetched but its packages"
@@ -54,11 +55,10 @@ train: python
 		$(VENV_PYTHON) -m sgrocc train --config config/train/compact_$$stage.yaml --data "$(DATA)" || exit; done
 
 soak: set-up
-	@$(VENV_PYTHON) -m sgrocc_ros.soak $(if $(SEQUENCE),--sequence "$(SEQUENCE)")
+	@$(VENV_PYTHON) -m sgrocc_ros.soak $(if $(SEQUENCE),--sequence "$(SEQUENCE)") $(if $(FRAMES),--frames $(FRAMES))
 
-FRAMES ?= 10000
 chaos: set-up
-	@$(VENV_PYTHON) -m sgrocc_ros.chaos --frames $(FRAMES) --json out/chaos.json
+	@$(VENV_PYTHON) -m sgrocc_ros.chaos $(if $(FRAMES),--frames $(FRAMES)) --json out/chaos.json
 
 bench: set-up
 	@$(PYTHON) tools/set_up.py --train
@@ -74,14 +74,20 @@ lint: python
 
 test: export ROS_PYTHON_CHECK_FIELDS = 1
 test: lint
-	@$(VENV_PYTHON) -m pytest test
+	@$(VENV_PYTHON) -m pytest test -n 2 --dist loadgroup
+
+# What comes from outside, drawn at random, twenty times as often as in the tests.
+fuzz: export SGROCC_FUZZ = 20
+fuzz: export ROS_PYTHON_CHECK_FIELDS = 1
+fuzz: lint
+	@$(VENV_PYTHON) -m pytest test -m fuzz -p no:cacheprovider --hypothesis-show-statistics
 
 # One environment for each Python and numpy, beside .venv.
 test-robot: export ROS_PYTHON_CHECK_FIELDS = 1
 test-robot: SGROCC_VENV = $(CURDIR)/.build/robot-$(notdir $(PYTHON))$(if $(NUMPY),-numpy$(NUMPY))
 test-robot: python
 	@$(PYTHON) tools/set_up.py --test-robot $(if $(NUMPY),--numpy $(NUMPY))
-	@$(VENV_PYTHON) -m pytest test
+	@$(VENV_PYTHON) -m pytest test -n 2 --dist loadgroup
 
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: set-up

@@ -15,14 +15,15 @@ THREE_PROCESSES = ("spatial_expert_node", "gaussian_memory_node", "occupancy_pub
 @dataclass(frozen=True)
 class Inputs:
     """The topics of the camera. `depth` is registered to the image; it is not subscribed when the network's own
-    depth is used."""
+    depth is used. `mask`, of a bag, is read with the parameter use_mask."""
 
     image: str = "/camera/image_raw"
     camera_info: str = "/camera/camera_info"
     depth: str = "/camera/depth/image_raw"
+    mask: str = "/mask"
 
     def remappings(self) -> list[tuple[str, str]]:
-        return [("image", self.image), ("camera_info", self.camera_info), ("depth", self.depth)]
+        return [(name, getattr(self, name)) for name in ("image", "camera_info", "depth")]
 
 
 def executables(one_process: bool) -> tuple[str, ...]:

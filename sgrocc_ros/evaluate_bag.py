@@ -63,6 +63,8 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values, watch: 
     needed = ["image", "camera_info"]
     if expert.depth_source == "topic" or inputs.depth in reader.topics:
         needed.append("depth")  # where the network brings its own depth, the sensor's makes the ground truth
+    if values["use_mask"]:
+        needed.append("mask")
     streams = {getattr(inputs, name): name for name in needed}
     missing = [topic for topic, name in streams.items() if topic not in reader.topics]
     if missing:
@@ -96,7 +98,7 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values, watch: 
     def fuse(joined: dict) -> None:
         image = joined["image"]
         try:
-            frame = decoder.frame(image, joined["camera_info"], joined.get("depth"))
+            frame = decoder.frame(image, joined["camera_info"], joined.get("depth"), joined.get("mask"))
             sensed = frame.depth
             started = time.process_time()
             prediction = expert(frame if expert.depth_source == "topic" else replace(frame, depth=None))
@@ -152,6 +154,9 @@ def evaluate(
     The ground truth is the file of that name, or made from the recorded depth. labelled: a second truth, scored beside.
     """
     fused = fuse_bag(bag, inputs, values, watch)
+    if not fused.fused:
+        why = "; ".join(fused.sentences.values()) or "it has no image"
+        raise ValueError(f"no frame of {bag} could be fused: {why}")
     truth = Occupancy.load(ground_truth) if ground_truth else fused.truth.result(values["global_frame"])
     occupancy = occupancy_of(fused.map, values)
 
@@ -300,11 +305,12 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--image-topic", default=Inputs.image)
     parser.add_argument("--camera-info-topic", default=Inputs.camera_info)
     parser.add_argument("--depth-topic", default=Inputs.depth)
+    parser.add_argument("--mask-topic", default=Inputs.mask, help="read where use_mask is true")
     options = parser.parse_args(args)
     try:
         values = dict(parameters.from_yaml(options.params_file)) if options.params_file else parameters.complete({})
         values = parameters.complete({**values, **expert_overrides(options)})
-        inputs = Inputs(options.image_topic, options.camera_info_topic, options.depth_topic)
+        inputs = Inputs(options.image_topic, options.camera_info_topic, options.depth_topic, options.mask_topic)
 
         def score_bag(bag: Path, out: Path, truth: str | Path | None) -> dict:
             return score_into(out, bag, inputs, values, truth, options.evolution)

@@ -8,16 +8,12 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from octomap_msgs.srv import BoundingBoxQuery
 from rclpy.clock import TimeJump
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from rclpy.task import Future
 from sensor_msgs.msg import PointCloud2
-from std_srvs.srv import Trigger
 
 from sgrocc.experts import Prediction
 from sgrocc.geometry import Pose
-from sgrocc.memory import map_file
 from sgrocc.memory.gaussian_memory import GaussianMemory
 from sgrocc.memory.voxels import VoxelUpdate
 from sgrocc_ros import messages, parameters
@@ -25,13 +21,13 @@ from sgrocc_ros.gaussians_input import GaussiansInput
 from sgrocc_ros.health import FrameCounters
 from sgrocc_ros.jumps import MapJumps
 from sgrocc_ros.lifecycle import INTERNAL_QOS, MAP_QOS, ManagedNode
+from sgrocc_ros.map_services import MapServices
 from sgrocc_ros.transforms import PoseQueue, RosTransforms, when_clock_goes_back
-from sgrocc_ros.worker import Requests, Worker, run_nodes
+from sgrocc_ros.worker import Worker, run_nodes
 
 #: Receives (update, stamp in nanoseconds, whether the update is the whole map).
 UpdateSink = Callable[[VoxelUpdate, int, bool], None]
 
-_NO_MAP = "there is no map: configure gaussian_memory first"
 _NOT_ACTIVE = "memory_inactive", "the memory takes no frames: activate gaussian_memory"
 
 
@@ -40,8 +36,8 @@ class GaussianMemoryNode(ManagedNode):
 
     Its worker thread owns the map, from configuring to cleaning up. With a `sink` it is part of a pipeline: predictions
     come through `accept`, and updates go to the sink. Without one it hears `gaussians` and its companions, and
-    publishes `voxel_updates` (PointCloud2). Services: `~/save_map` and `~/load_map` (the file of the parameter
-    `map_file`, which is loaded at the start where it exists), `~/reset`, `~/clear_box`, `~/publish_map`.
+    publishes `voxel_updates` (PointCloud2). The file of the parameter `map_file` is loaded when it is configured, where
+    there is one; what can be asked of the map is in MapServices.
     """
 
     def __init__(self, sink: UpdateSink | None = None, counters: FrameCounters | None = None, **options) -> None:
@@ -51,10 +47,7 @@ class GaussianMemoryNode(ManagedNode):
         self._sink = sink
         self._has_sent = False
         super().__init__(parameters.MEMORY, counters, counts=True, standalone=sink is None, **options)
-        self._requests = Requests(self.get_logger().error, lambda: self.executor and self.executor.wake())
-        for name in ("save_map", "load_map", "reset", "publish_map"):
-            self.create_service(Trigger, f"~/{name}", self._by_worker(getattr(self, f"_{name}")))
-        self.create_service(BoundingBoxQuery, "~/clear_box", self._on_clear_box)
+        self._map_services = MapServices(self, lambda update, whole: self._send(update, self._stamp(), whole))
 
     # -- transitions ----------------------------------------------------------------------------------------------
 
@@ -64,6 +57,7 @@ class GaussianMemoryNode(ManagedNode):
         fusion = parameters.make_fusion(values, self.get_logger().warning)
         self._memory = GaussianMemory(parameters.memory_config(values), fusion)
         self._memory.warm_up()
+        self._map_services.memory = self._memory
         self._queue = PoseQueue(values["pose_queue_length"], values["max_pose_wait_s"])
         self._jumps = MapJumps(self.global_frame, values["odom_frame"])
         self._last_stamp_ns, self._cloud_sent_s = 0, 0.0
@@ -71,7 +65,7 @@ class GaussianMemoryNode(ManagedNode):
             self.offer(topic, PointCloud2, MAP_QOS if topic == "gaussians/memory" else INTERNAL_QOS)
         path = values["map_file"]
         if path and Path(path).is_file():
-            self.get_logger().info(self._load_map())
+            self.get_logger().info(self._map_services.load_map())
         self._clock_jumps = when_clock_goes_back(self, self._on_time_jump)
         self._worker = Worker(
             lambda item: self._queue_up(*item),
@@ -90,7 +84,9 @@ class GaussianMemoryNode(ManagedNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
         if result == TransitionCallbackReturn.SUCCESS and (self._has_sent or len(self._memory)):
-            self._requests.ask(self._publish_map)  # it may have changed while nothing was sent; now its topics are open
+            self._map_services.ask(
+                self._map_services.publish_map
+            )  # it may have changed while nothing was sent; now its topics are open
         return result
 
     def deactivated(self) -> None:
@@ -104,13 +100,12 @@ class GaussianMemoryNode(ManagedNode):
             self._clock_jumps.unregister()
             for _ in self._queue.clear():
                 self.lost("stopped")
-        if self._memory is not None:
-            self._requests.refuse(_NO_MAP)
+        self._map_services.close()
         self._worker = self._memory = None
 
     def parameters_changed(self, names: set[str]) -> None:
         if any(name.startswith("memory.") for name in names):
-            self._requests.ask(self._take_settings)
+            self._map_services.ask(self._take_settings)
         self._queue.max_wait_s = self.values["max_pose_wait_s"]
 
     def details(self) -> dict[str, object]:
@@ -138,7 +133,7 @@ class GaussianMemoryNode(ManagedNode):
 
     def _poll(self) -> bool:
         """Do what was asked for, fuse the queued predictions whose pose has come; returns whether any still wait."""
-        self._requests.answer()
+        self._map_services.answer()
         if (transforms := self._transforms) is None:
             for _ in self._queue.clear():
                 self.counters.drop(*_NOT_ACTIVE)
@@ -154,7 +149,7 @@ class GaussianMemoryNode(ManagedNode):
                 self._fuse(prediction, stamp_ns, pose)
             except Exception:  # the other frames are none the worse for it
                 self.failed(traceback.format_exc())
-                self._requests.ask(self._publish_map)  # what this frame changed was perhaps not sent
+                self._map_services.ask(self._map_services.publish_map)  # what this frame changed was perhaps not sent
         return len(self._queue) > 0
 
     def _fuse(self, prediction: Prediction, stamp_ns: int, pose: Pose) -> None:
@@ -174,7 +169,7 @@ class GaussianMemoryNode(ManagedNode):
         if sentence:
             self.counters.say("map_jumped", sentence)
             if values["on_map_jump"] == "reset":
-                self._reset()
+                self._map_services.reset()
 
     def _send(self, update: VoxelUpdate, stamp_ns: int, whole: bool) -> None:
         self._has_sent = True
@@ -184,6 +179,9 @@ class GaussianMemoryNode(ManagedNode):
             header = messages.to_header(stamp_ns, self.global_frame)
             cloud = messages.update_to_cloud(header, update, self.values["resolution_m"], whole)
             self.outputs["voxel_updates"].publish(cloud)
+
+    def _stamp(self) -> int:
+        return self._last_stamp_ns or self.get_clock().now().nanoseconds
 
     def _show(self) -> None:
         """What is there to be looked at, where somebody does."""
@@ -196,65 +194,18 @@ class GaussianMemoryNode(ManagedNode):
         if confidence.get_subscription_count():
             confidence.publish(messages.confidence_cloud(header, self._memory.confirmation))
 
-    # -- what can be asked for ------------------------------------------------------------------------------------
-
-    def _by_worker(self, action: Callable[[], str]) -> Callable:
-        async def serve(_: object, response: Trigger.Response) -> Trigger.Response:
-            response.success, response.message = await self._ask(action)
-            return response
-
-        return serve
-
-    async def _on_clear_box(self, box: BoundingBoxQuery.Request, response: BoundingBoxQuery.Response):
-        await self._ask(lambda: self._clear_box((box.min.x, box.min.y, box.min.z), (box.max.x, box.max.y, box.max.z)))
-        return response
-
-    def _ask(self, action: Callable[[], str]) -> Future:
-        answer = self._requests.ask(action)
-        if self._worker is None:
-            self._requests.refuse(_NO_MAP)
-        return answer
-
-    def _save_map(self) -> str:
-        map_file.save(self._memory, self._map_path(), self.global_frame)
-        return f"{self._map_path()} holds the map: {len(self._memory)} Gaussians"
-
-    def _load_map(self) -> str:
-        map_file.load(self._memory, self._map_path(), self.global_frame)
-        self._requests.ask(self._publish_map)
-        return f"{self._map_path()} was loaded: {len(self._memory)} Gaussians"
-
-    def _reset(self) -> str:
-        self._memory.clear()
-        self._publish_map()
-        return "the map is empty"
-
-    def _stamp(self) -> int:
-        return self._last_stamp_ns or self.get_clock().now().nanoseconds
-
-    def _publish_map(self) -> str:
-        self._send(self._memory.snapshot(), self._stamp(), True)
-        return "the whole map follows" if self.is_active or self._sink else "it follows when gaussian_memory is active"
-
-    def _clear_box(self, low: tuple, high: tuple) -> str:
-        self._send(update := self._memory.clear_box(low, high), self._stamp(), False)
-        return f"{len(update.indices)} voxels were forgotten"
+    # -- what happens besides ---------------------------------------------------------------------------------------
 
     def _take_settings(self) -> str:
         self._memory.config = parameters.memory_config(self.values)
         return "done"
 
-    def _map_path(self) -> str:
-        if not self.values["map_file"]:
-            raise ValueError("there is no file for the map: set the parameter map_file")
-        return self.values["map_file"]
-
     def _on_time_jump(self, jump: TimeJump) -> None:
         # Half way between then and now: frames of the new time may come before the worker is asked.
         self._forget_after_ns = self.get_clock().now().nanoseconds - jump.delta.nanoseconds // 2
-        self._requests.ask(self._forget_waiting)
+        self._map_services.ask(self._forget_waiting)
         if self.values["on_time_jump"] == "reset":
-            self._requests.ask(self._reset)
+            self._map_services.ask(self._map_services.reset)
 
     def _forget_waiting(self) -> str:
         for _ in self._queue.clear(self._forget_after_ns):

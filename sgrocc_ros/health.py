@@ -13,6 +13,7 @@ from collections.abc import Callable
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.logging import LoggingSeverity
+from std_msgs.msg import UInt64
 from std_srvs.srv import Trigger
 
 from sgrocc.stages import Stopwatch
@@ -67,7 +68,7 @@ class FrameCounters:
 
 class Health:
     """Publishes a node's state, counters and problems on /diagnostics once a second, with the times of its process's
-    stages. Logs each new problem.
+    stages, and the sum of the dropped frames on `~/dropped`. Logs each new problem.
 
     A problem that goes on is logged again every `repeat_s` seconds, not for every frame. The service `~/statistics`
     gives all of it as JSON; at debug level a table is logged every `table_period_s` (a parameter).
@@ -93,6 +94,7 @@ class Health:
         self.watchdog = Watchdog(node, lambda: node.values["watchdog_after_s"])
         self._stopwatch = Stopwatch().start() if with_times else None
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._dropped = node.create_publisher(UInt64, "~/dropped", 10) if counters is not None else None
         self._last_table_s = 0.0
         node.create_service(Trigger, "~/statistics", self._on_statistics)
         # A steady clock: diagnostics must go on when a simulated clock stands still.
@@ -120,6 +122,8 @@ class Health:
         array = DiagnosticArray(status=[status])
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
+        if self._dropped is not None:
+            self._dropped.publish(UInt64(data=sum(counts["dropped"].values())))
         self._log_table()
 
     def statistics(self) -> dict:

@@ -257,6 +257,15 @@ TOPICS: tuple[Topic, ...] = (
         STATUS_QOS,
         "from the image's stamp to the map that holds it",
     ),
+    Topic("spatial_expert/dropped", "std_msgs/UInt64", EXPERT, "out", STATUS_QOS, "three processes: as the memory's"),
+    Topic(
+        "gaussian_memory/dropped",
+        "std_msgs/UInt64",
+        MEMORY,
+        "out",
+        STATUS_QOS,
+        "frames dropped since the start, for whatever reason; once a second",
+    ),
     Topic(
         "/diagnostics",
         "diagnostic_msgs/DiagnosticArray",
@@ -292,5 +301,7 @@ SERVICES: tuple[Service, ...] = (
     ),
     Service("publish_map", "std_srvs/Trigger", MEMORY, "the whole map follows on `voxel_updates`"),
     Service("save_ply", "std_srvs/Trigger", PUBLISHER, "the occupied voxels to the PLY file of `ply_file`"),
+    Service("octomap_binary", "octomap_msgs/GetOctomap", PUBLISHER, "what octomap_saver asks for: free and occupied"),
+    Service("octomap_full", "octomap_msgs/GetOctomap", PUBLISHER, "the same with probabilities and colours"),
     Service("statistics", "std_srvs/Trigger", EVERY, "counts and times as JSON in the message"),
 )

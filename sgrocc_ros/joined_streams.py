@@ -25,7 +25,7 @@ class JoinedStreams:
     ) -> None:
         self._node, self._make_joiner, self._put = node, make_joiner, put
         self._joiners: dict[str, StampJoiner] = {}  # by camera, the one that was silent longest first
-        node.every(0.1, self._expire)
+        node.every(0.1, self.expire)
         node.when_deactivated(self._close)
 
     def add(self, camera: str, stream: str, message) -> None:
@@ -41,7 +41,7 @@ class JoinedStreams:
             )
             self._end(self._joiners.pop(silent))
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
         """Give up what has waited for the parameter max_partner_wait_s."""
         for joiner in self._joiners.values():
             self._pass_on(joiner, joiner.expire(time.monotonic(), self._node.values["max_partner_wait_s"]))

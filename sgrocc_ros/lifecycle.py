@@ -48,7 +48,7 @@ class LiveParameters:
             try:
                 require_known(name)
             except BadParameter as error:
-                self._wrong[name] = f"{error}; then start the node again"
+                self._wrong[name] = str(error)
         for row in TABLE:
             try:
                 self.values[row.name] = row.checked(given.get(row.name, row.default))

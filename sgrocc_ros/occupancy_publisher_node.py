@@ -8,6 +8,7 @@ from collections import deque
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
+from octomap_msgs.srv import GetOctomap
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Float64
 from std_srvs.srv import Trigger
@@ -31,7 +32,8 @@ class OccupancyPublisherNode(ManagedNode):
 
     In a pipeline `accept` is called by the memory's worker, and the node publishes `voxel_updates` for whoever wants
     every change, free space included. Otherwise it hears them from the memory node. Where it may have missed a part, it
-    asks the memory node for the whole map. The service `~/save_ply` writes the file of the parameter `ply_file`.
+    asks the memory node for the whole map. The service `~/save_ply` writes the file of the parameter `ply_file`;
+    `~/octomap_binary` and `~/octomap_full` are those that octomap_saver asks.
     """
 
     def __init__(self, in_pipeline: bool = False, **options) -> None:
@@ -44,6 +46,9 @@ class OccupancyPublisherNode(ManagedNode):
         self._wake = self.create_guard_condition(self._publish)
         self._whole_map = self.create_client(Trigger, "gaussian_memory/publish_map")
         self.create_service(Trigger, "~/save_ply", self._on_save_ply)
+        for name in ("octomap_binary", "octomap_full"):
+            topic = f"occupancy/{name}"
+            self.create_service(GetOctomap, f"~/{name}", lambda _, r, topic=topic: self._on_get_octomap(topic, r))
         self.health.judge = self._judge_latency
 
     # -- transitions ----------------------------------------------------------------------------------------------
@@ -200,6 +205,15 @@ class OccupancyPublisherNode(ManagedNode):
 
     def _complain(self, sentence: str) -> None:
         self.get_logger().error(sentence, throttle_duration_sec=10.0)
+
+    def _on_get_octomap(self, topic: str, response: GetOctomap.Response) -> GetOctomap.Response:
+        if self._out is None:  # an empty tree is what the type has for that
+            self._complain("there is no map: configure occupancy_publisher first")
+            return response
+        self._take_updates()
+        header = messages.to_header(self._stamp_ns, self._frame_id)
+        response.map = self._out.built([topic], header, self.values).get(topic, response.map)
+        return response
 
     def _on_save_ply(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         path = self.values["ply_file"]

@@ -149,7 +149,7 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("--sequence", default=str(SHIPPED_RECORDING), help="folder of a posed RGB-D sequence")
     parser.add_argument("--out", default="out/soak", help="where the figures go")
-    parser.add_argument("--frames", type=int, default=10_000, help="how many frames are played, at least")
+    parser.add_argument("--frames", type=int, default=18_000, help="how many are played, at least")
     add_expert_arguments(parser)
     options = parser.parse_args(args)
     try:

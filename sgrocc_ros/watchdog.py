@@ -114,11 +114,10 @@ class Watchdog:
                 for topic, kinds in self._node.get_topic_names_and_types()
                 if entry.kind in kinds and topic.endswith(entry.suffix) and self._others_publish(topic)
             )
-            of_such = f"of the type {entry.kind}" + (f" that ends in {entry.suffix}" if entry.suffix else "")
             cure = (
                 f"remap `{entry.stream}` to {' or '.join(others[:5])}"
                 if others
-                else f"no topic {of_such} exists, so start the driver, with the same ROS_DOMAIN_ID"
+                else f"no topic of the type {entry.kind} exists, so start the driver, with the same ROS_DOMAIN_ID"
             )
             return f"no_{entry.stream}", f"{begin}: nobody publishes {entry.topic}; {cure}"
         for publisher in publishers:

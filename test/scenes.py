@@ -1,5 +1,6 @@
 """Small scenes with known content, for the tests."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from sgrocc.experts.geometric import GeometricExpert
 from sgrocc.gaussians import Gaussians
 from sgrocc.geometry import PinholeCamera, Pose, VoxelGrid
 from sgrocc.labels import CHAIR, FLOOR, FREE, UNKNOWN, WALL
+
+#: How many times the usual number of inputs the property tests of what comes from outside try.
+FUZZ = int(os.environ.get("SGROCC_FUZZ", "1"))
 
 #: Optical axes (x right, y down, z forward) of a camera that looks along the world's +x, z up.
 LOOKING_ALONG_X = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])

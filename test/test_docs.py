@@ -18,6 +18,8 @@ from sgrocc_ros.parameters import NODES, TABLE
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "models").rglob("*.md")])
 PARAMETERS = {row.name: row for row in TABLE}
+#: Below the name of a node.
+OWN_TOPICS = {row.name.removeprefix(f"{row.node}/") for row in TOPICS if row.name.startswith(f"{row.node}/")}
 TOPIC_NAMES = {row.name.lstrip("/") for row in TOPICS}
 
 #: Names of other software that the pages speak of.
@@ -113,7 +115,7 @@ def test_every_topic_and_service_exists(page):
         text = "\n".join("|".join(line.split("|")[:3]) for line in text.splitlines())
     for name in re.findall(r"(?<![\w/.])/?((?:occupancy|gaussians|debug)/[a-z_]+)", text):
         assert name in TOPIC_NAMES, f"{name}: there is no such topic"
-    services = {row.name for row in SERVICES}
+    services = {row.name for row in SERVICES} | OWN_TOPICS
     for name in re.findall(r"(?<![\w/.])~/([a-z_]+)(?![\w/])", text):
         if "_ws" not in name:  # a workspace in the home folder
             assert name in services, f"~/{name}: there is no such service"
@@ -146,13 +148,15 @@ def test_the_interface_has_what_the_code_has():
         if re.fullmatch(r"(debug|gaussians|occupancy)/[a-z_]+", literal):
             assert any(name.startswith(literal) for name in TOPIC_NAMES)
         if re.fullmatch(r"~/[a-z_]+", literal):
-            assert literal[2:] in {row.name for row in SERVICES}
+            assert literal[2:] in {row.name for row in SERVICES} | OWN_TOPICS
 
 
 def test_every_row_of_the_interface_is_in_the_code():
     literals = set(literals_of_the_nodes())
     # Inputs are made of a stream and what its transport puts behind it.
-    names = {part for row in TOPICS for part in re.split(r"(?=/compressed)", row.name) if part}
+    names = {
+        part for row in TOPICS for part in re.split(r"(?=/compressed)", row.name.removeprefix(f"{row.node}/")) if part
+    }
     spelled = names | {row.name for row in SERVICES}
     missing = {name for name in spelled if not literals & {name, f"~/{name}", name.removeprefix("gaussians/")}}
     assert not missing
@@ -252,7 +256,7 @@ def test_the_site_has_every_page_and_fetches_nothing(site):
 def test_the_site_shows_configuration_examples_and_docstrings(site):
     nav2 = re.sub(r"<[^>]+>", "", text_of(site / "guides" / "nav2.html"))
     assert "nav2_costmap_2d::StaticLayer" in nav2 and "bond_timeout: 0.0" in nav2
-    assert "def content_of" in re.sub(r"<[^>]+>", "", text_of(site / "guides" / "octomap_moveit.html"))
+    assert "def pass_on" in re.sub(r"<[^>]+>", "", text_of(site / "guides" / "octomap_moveit.html"))
     assert "One persistent set of Gaussians" in text_of(site / "reference" / "python.html") or (
         "id=sgrocc.memory.gaussian_memory.GaussianMemory.fuse"
         in text_of(site / "reference" / "python.html").replace('"', "")
@@ -267,33 +271,3 @@ def test_examples_are_shown_and_compile(path):
     compile(text_of(path), str(path), "exec")
     shown = f'--8<-- "{path.relative_to(ROOT).as_posix()}"'
     assert any(shown in text_of(page) for page in PAGES)
-
-
-def test_a_saved_octomap_is_read_by_the_library(tmp_path):
-    np = pytest.importorskip("numpy")
-    pytest.importorskip("octomap_msgs.msg", reason="needs ROS 2 with octomap_msgs")
-    octomap = pytest.importorskip("octomap", reason="needs octomap-python")
-    from std_msgs.msg import Header
-
-    from sgrocc_ros.octree import OctreeMap
-
-    content_of = load(ROOT / "docs" / "examples" / "save_octomap.py").content_of
-    octree = OctreeMap(0.08)
-    indices = np.array([[0, 0, 0], [1, 0, 0], [-7, 40, 3], [2, 2, 2]])
-    octree.apply(indices, np.array([3, 0, 5, 1], np.uint8), np.array([0.9, 0.1, 0.8, 0.7], np.float32))
-    for name, message, kind in (
-        ("map.bt", octree.binary_message(Header()), octomap.OcTree),
-        ("map.ot", octree.full_message(Header()), octomap.ColorOcTree),
-    ):
-        path = tmp_path / name
-        path.write_bytes(content_of(message))
-        if name == "map.bt":
-            tree = kind(1.0)
-            assert tree.readBinary(str(path).encode())
-        else:
-            tree = kind.read(path.read_bytes())
-        assert tree.getResolution() == pytest.approx(0.08)
-        assert f"size {tree.size()}\n".encode() in path.read_bytes()
-        for index, occupied in zip(indices, (True, False, True, True)):
-            node = tree.search((index + 0.5) * 0.08)
-            assert tree.isNodeOccupied(node) is occupied

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scenes import FUZZ
 
 from sgrocc.inference.engine_cache import EngineCache, EngineKey
 
@@ -74,7 +75,8 @@ def test_one_changed_byte_anywhere_is_noticed(cache):
         assert cache.load(KEY)[0] is None, place
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.fuzz
+@settings(max_examples=200 * FUZZ, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=400), real_start=st.booleans())
 def test_garbage_is_never_fatal_and_never_a_plan(cache, content, real_start):
     path = cache.path(KEY)

@@ -21,15 +21,16 @@ pytest.importorskip("sensor_msgs.msg", reason="needs ROS 2")
 pytest.importorskip("rosbags.typesys", reason="needs rosbags")
 cv2 = pytest.importorskip("cv2", reason="needs OpenCV")
 
-from scenes import CAMERA, ROOM, ROOM_FRAMES, depth_of_boxes, pose_at, write_room  # noqa: E402
+from scenes import CAMERA, FUZZ, ROOM, ROOM_FRAMES, depth_of_boxes, pose_at, write_room  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest  # noqa: E402
 from test_messages import BOTH, HEADER, SIZES, damaged, refused  # noqa: E402
 
 from sgrocc.datasets.posed_rgbd import PosedRgbdSequence  # noqa: E402
 from sgrocc.geometry import PinholeCamera  # noqa: E402
-from sgrocc_ros import images, parameters, record_sequence  # noqa: E402
+from sgrocc_ros import images, messages, parameters, record_sequence  # noqa: E402
+from sgrocc_ros.bag import BagReader, BagWriter  # noqa: E402
 from sgrocc_ros.description import Inputs  # noqa: E402
-from sgrocc_ros.evaluate_bag import fuse_bag  # noqa: E402
+from sgrocc_ros.evaluate_bag import evaluate, fuse_bag  # noqa: E402
 from sgrocc_ros.images import FrameDecoder, Rectification  # noqa: E402
 from sgrocc_ros.messages import BadMessage  # noqa: E402
 
@@ -907,6 +908,32 @@ def test_a_bag_is_rectified_as_a_camera_is(bags, capsys):
     assert dict(refusing.dropped) == {"distorted": ROOM_FRAMES}
 
 
+def test_a_bag_s_mask_keeps_pixels_out_and_a_bag_without_frames_says_why(bags, tmp_path):
+    reader, masked = BagReader(bags["pinhole"]), tmp_path / "masked"
+    with BagWriter(masked) as writer:
+        for topic, stamp_ns, raw in reader.raw_messages():
+            writer.write(topic, reader.topics[topic].msgtype, stamp_ns, raw, reader.topics[topic].latched)
+        for _, message in reader.messages([Inputs.image]):
+            covered = np.zeros((message.height, message.width), np.uint8)
+            covered[:, : message.width // 2] = 255
+            message.encoding, message.step, message.data = "mono8", message.width, covered.reshape(-1)
+            writer.write("/mask", "sensor_msgs/msg/Image", messages.stamp_ns(message.header), message)
+    given = {"expert": "geometric", "min_depth_m": 0.1}
+    whole = fuse_bag(masked, Inputs(), parameters.complete(given))
+    half = fuse_bag(masked, Inputs(), parameters.complete({**given, "use_mask": True}))
+    assert whole.fused == half.fused == ROOM_FRAMES
+    sides = [
+        [len(fused.map.known().indices[sign * fused.map.known().indices[:, 1] > 8]) for sign in (1, -1)]
+        for fused in (whole, half)
+    ]
+    assert sides[1][0] < 0.3 * sides[0][0] and sides[1][1] > 0.9 * sides[0][1]
+    with pytest.raises(ValueError, match="has no topic /mask: name the topics of its camera"):
+        fuse_bag(bags["pinhole"], Inputs(), parameters.complete({**given, "use_mask": True}))
+    elsewhere = parameters.complete({**given, "global_frame": "map"})
+    with pytest.raises(ValueError, match=r"no frame of .*masked could be fused: no pose of .* in 'map'"):
+        evaluate(masked, Inputs(), elsewhere)
+
+
 # -- anything may arrive -------------------------------------------------------------------------------------------
 
 
@@ -998,7 +1025,8 @@ def calibrations(draw):
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@settings(max_examples=600, deadline=None)
+@pytest.mark.fuzz
+@settings(max_examples=600 * FUZZ, deadline=None)
 @given(
     image=pictures(),
     info=calibrations(),

@@ -13,6 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
+from scenes import FUZZ
 
 from sgrocc.inference.engine import load_engine
 from sgrocc.inference.manifest import fusion_shapes, load_manifest
@@ -268,7 +269,8 @@ def test_text_that_is_no_manifest_is_refused(folder, content):
         load_manifest(folder)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.fuzz
+@settings(max_examples=150 * FUZZ, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=300) | st.text(max_size=300).map(lambda text: text.encode("utf-8", "replace")))
 def test_garbage_never_raises_anything_else(folder, content):
     (folder / "manifest.yaml").write_bytes(content)
@@ -282,7 +284,8 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.fuzz
+@settings(max_examples=200 * FUZZ, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_manifest_with_any_value_replaced_is_read_or_refused(folder, monkeypatch, data):
     tree = copy.deepcopy(TREE)

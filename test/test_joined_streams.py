@@ -35,7 +35,7 @@ def test_a_sender_of_ever_new_frame_ids_fills_no_memory_and_each_of_its_frames_i
             streams.add("front", "camera_info", message(CameraInfo, 5))  # a camera that speaks is not the one to go
     assert len(joined) == 1 and len(streams._joiners) == 32
     assert node.counters.as_dict()["dropped"] == {"stopped": 68}
-    assert "more than 32 frame ids, such as 'camera_" in node.counters.take_sentences()["too_many_cameras"]
+    assert "more than 32 frame ids of cameras, such as 'camera_" in node.counters.take_sentences()["too_many_cameras"]
     [end] = node.at_end
     end()
     assert node.counters.as_dict()["dropped"] == {"stopped": 100} and not streams._joiners

@@ -12,10 +12,11 @@ import pytest
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from octomap_msgs.srv import BoundingBoxQuery
+from octomap_msgs.srv import BoundingBoxQuery, GetOctomap
 from rclpy.parameter import Parameter
 from scenes import CAMERA, pose_at
 from sensor_msgs.msg import Image
+from std_msgs.msg import UInt64
 from std_srvs.srv import Trigger
 from test_nodes import BEST_EFFORT, WALL, fresh_domain, in_executor, running, spinning
 
@@ -148,14 +149,14 @@ def test_what_changes_while_the_memory_is_silent_is_published_when_it_speaks_aga
     with apart(map_file=str(path)) as (memory, publisher):
         transition(publisher, "configure", "activate")
         transition(memory, "configure")
-        assert known() == 0 and memory._publish_map() == "it follows when gaussian_memory is active"
+        assert known() == 0 and memory._map_services.publish_map() == "it follows when the node is active"
         transition(memory, "activate")
         wait_for(lambda: known() == voxels)
         transition(memory, "deactivate")
-        assert memory._ask(memory._reset) and (time.sleep(0.5) or known() == voxels)
+        assert memory._map_services.ask(memory._map_services.reset) and (time.sleep(0.5) or known() == voxels)
         transition(memory, "activate")
         wait_for(lambda: known() == 0)
-        assert memory._ask(memory._load_map) and (wait_for(lambda: known() == voxels) or True)
+        assert memory._map_services.ask(memory._map_services.load_map) and (wait_for(lambda: known() == voxels) or True)
         path.unlink()
         transition(memory, "deactivate", "cleanup", "configure", "activate")
         wait_for(lambda: known() == 0)
@@ -357,6 +358,72 @@ def test_the_map_is_saved_as_ply(tmp_path):
         run.nodes[0].set_parameters([Parameter("ply_file", value="/proc/no/such.ply")])
         answer = call(run, Trigger, "occupancy_publisher/save_ply")
         assert not answer.success and "/proc/no" in answer.message
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A disk of 64 kB, and what fills it."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_on_a_full_disk_the_saved_map_stays_what_it_was(full_disk):
+    path, ply = full_disk / "room.map", full_disk / "room.ply"
+    with running(map_file=str(path), ply_file=str(ply)) as run:
+        run.memory._memory.clear()
+        assert call(run, Trigger, "gaussian_memory/save_map").success
+        saved = path.read_bytes()
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        run.wait_for(lambda: run.robot.cloud is not None and run.robot.cloud.width)
+        (full_disk / "other").write_bytes(bytes(64 * 1024 - 3 * 4096))
+        for service in ("gaussian_memory/save_map", "occupancy_publisher/save_ply"):
+            answer = call(run, Trigger, service)
+            assert not answer.success and "No space left on device" in answer.message
+        assert path.read_bytes() == saved and {p.name for p in full_disk.iterdir()} == {"room.map", "other"}
+        run.robot.send_good_frame()  # and the map goes on
+        run.wait_until_fused(2)
+        (full_disk / "other").unlink()
+        assert call(run, Trigger, "gaussian_memory/save_map").success
+        known = run.map()
+    with running(map_file=str(path)) as run:
+        assert run.map() == known and known[WALL_VOXEL] == GENERIC
+
+
+def test_what_octomap_saver_asks_for_is_the_map(tmp_path):
+    from test_octree import leaves_of_octomap_python
+
+    with running() as run:
+        assert call(run, GetOctomap, "occupancy_publisher/octomap_binary").map.id == "OcTree"
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        run.wait_for(lambda: run.robot.cloud is not None and run.robot.cloud.width)
+        voxels = run.map()
+        for service, kind in (("octomap_binary", "OcTree"), ("octomap_full", "ColorOcTree")):
+            octomap = call(run, GetOctomap, f"occupancy_publisher/{service}").map
+            leaves = leaves_of_octomap_python(octomap, tmp_path)
+            assert (octomap.id, octomap.header.frame_id) == (kind, "odom")
+            assert {voxel: occupied for voxel, (occupied, *_) in leaves.items()} == {
+                voxel: label != FREE for voxel, label in voxels.items()
+            }
+        assert change(run, "occupancy_publisher", Transition.TRANSITION_DEACTIVATE)
+        assert len(call(run, GetOctomap, "occupancy_publisher/octomap_binary").map.data)
+        assert change(run, "occupancy_publisher", Transition.TRANSITION_CLEANUP)
+        assert not call(run, GetOctomap, "occupancy_publisher/octomap_binary").map.data
+
+
+def test_the_number_of_dropped_frames_is_a_topic():
+    with running() as run:
+        heard = []
+        run.robot.node.create_subscription(UInt64, "gaussian_memory/dropped", heard.append, 10)
+        run.wait_for(lambda: heard and heard[-1].data == 0)
+        run.robot.send(*run.robot.frame())  # without a transform
+        run.wait_for(lambda: heard[-1].data == 1)
 
 
 def test_statistics_are_json():
