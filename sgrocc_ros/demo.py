@@ -62,6 +62,7 @@ class Listener:
         self._executor.add_node(self._node)
         self.received: list[tuple[str, int, int, bytes]] = []  # topic, stamp, steady clock, CDR
         self._reports: dict[str, dict] = {}  # by node
+        self._fresh: set[str] = set()  # the nodes that reported since it was cleared
         self.details: dict[str, str] = {}
         for topic, kind in TYPES.items():
             qos = INTERNAL_QOS if topic == "voxel_updates" else MAP_QOS
@@ -103,14 +104,17 @@ class Listener:
         return next((raw for name, _, _, raw in reversed(self.received) if name == topic), None)
 
     def settle(self, timeout_s: float = 20.0) -> None:
-        """Wait until every received frame has been fused or dropped, and nothing has changed for two reports."""
+        """Wait until every received frame has been fused or dropped, and every node has said so twice."""
         deadline = time.monotonic() + timeout_s
-        before, same = None, 0
-        while time.monotonic() < deadline and same < 2:
-            time.sleep(1.1)
+        before, settled = None, False
+        while not settled and time.monotonic() < deadline:
+            self._fresh.clear()
+            while not self._reports.keys() <= self._fresh or not self._fresh:
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(0.02)
             now = self.frames
-            done = bool(now) and now["received"] == now["fused"] + sum(now["dropped"].values())
-            same = same + 1 if done and now == before else 0
+            settled = now == before and now["received"] == now["fused"] + sum(now["dropped"].values())
             before = now
 
     def _on_output(self, topic: str, raw: bytes) -> None:
@@ -134,6 +138,7 @@ class Listener:
                 "fused": int(values["fused"]),
                 "dropped": dropped,
             }
+            self._fresh.add(status.name)
             self.details.update(values)
 
 
@@ -173,12 +178,15 @@ def running_nodes(log: Path, overrides: dict[str, object], one_process: bool = T
         raise RuntimeError(f"a node ended with exit code {max(codes, key=abs)}: read {log}")
 
 
-def play(bag: Path, rate: float, log: Path, overrides: dict[str, object] | None = None) -> dict[int, int]:
-    """Replay a bag in a process of its own to nodes with those parameters, once they listen.
+def play(
+    bag: Path, rate: float, log: Path, overrides: dict[str, object] | None = None, loops: int = 1
+) -> dict[int, int]:
+    """Replay a bag in a process of its own to nodes with those parameters, once they listen; `loops` times over.
 
     Returns image stamp -> steady clock at publishing, nanoseconds.
     """
     line = [sys.executable, "-m", "sgrocc_ros.replay", "--bag", str(bag), "--rate", str(rate), "--log", str(log)]
+    line += ["--loops", str(loops)]
     awaited = [Inputs.image, Inputs.camera_info, "/tf", "/tf_static"]
     if (overrides or {}).get("depth_source") != "network":
         awaited.append(Inputs.depth)

@@ -52,6 +52,7 @@ def replay(
     node: Node,
     *,
     rate: float = 1.0,
+    loops: int = 1,
     wait_for_subscribers: Iterable[str] = (),
     wait_limit_s: float = 60.0,
     tail_s: float = 1.0,
@@ -60,12 +61,14 @@ def replay(
 ) -> Replayed:
     """Publish a bag's messages through `node`, which need not be spun; returns when all have been sent.
 
-    rate: speed against the recording's; wait_for_subscribers: topics that must be listened to before it starts, for at
-    most wait_limit_s; tail_s: how long /clock goes on, and publishers live, after the last message; stop: set it to
+    rate: speed against the recording's; loops: how many times over, with the recording's clock begun again;
+    wait_for_subscribers: topics that must be listened to before it starts, for at most wait_limit_s; tail_s: how long /clock goes on, and publishers live, after the last message; stop: set it to
     end early; say: takes the lines of progress. Raises BagError, SubscriberMissing or ValueError, in a sentence.
     """
     if not (math.isfinite(rate) and rate > 0):
         raise ValueError(f"a bag cannot be played at {rate:g} times its speed: give a rate above zero")
+    if loops < 1:
+        raise ValueError(f"a bag cannot be played {loops} times: give one or more")
     if not (math.isfinite(tail_s) and tail_s >= 0):
         raise ValueError(f"/clock cannot go on for {tail_s:g} s: give a tail of zero or more")
     stop = stop or threading.Event()
@@ -77,7 +80,8 @@ def replay(
     result = Replayed({topic: [] for topic in publishers})
     try:
         _wait_for_subscribers({topic: publishers[topic] for topic in wanted if topic in publishers}, wait_limit_s, stop)
-        _play(reader, publishers, clock, rate, tail_s, stop, say, result)
+        for lap in range(loops):
+            _play(reader, publishers, clock, rate, tail_s if lap == loops - 1 else 0.0, stop, say, result)
     finally:
         for publisher in (*publishers.values(), clock):
             node.destroy_publisher(publisher)
@@ -188,6 +192,7 @@ def main(args: list[str] | None = None) -> int:
     )
     parser.add_argument("--bag", required=True, help="folder of a rosbag2 recording")
     parser.add_argument("--rate", type=float, default=1.0, help="speed, 1 is the recording's own")
+    parser.add_argument("--loops", type=int, default=1, help="how many times over")
     parser.add_argument(
         "--wait-for-subscribers", nargs="+", default=[], metavar="TOPIC", help="start when these are listened to"
     )
@@ -206,6 +211,7 @@ def main(args: list[str] | None = None) -> int:
             options.bag,
             node,
             rate=options.rate,
+            loops=options.loops,
             wait_for_subscribers=options.wait_for_subscribers,
             wait_limit_s=options.wait_limit_s,
             tail_s=options.tail_s,

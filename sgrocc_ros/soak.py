@@ -28,11 +28,14 @@ STEP_MB = 75.0
 WINDOW = 1000
 
 
-def run(sequence_folder: Path, out: Path, frames: int, overrides: dict[str, object] | None = None) -> dict:
+def run(
+    sequence_folder: Path, out: Path, frames: int, overrides: dict[str, object] | None = None, lap_s: float = 90.0
+) -> dict:
     """Play laps until so many frames were played; returns {laps: [...], failures: [sentence]}, and writes it with a
     picture, `soak.png` (where there is matplotlib). overrides: of the parameters.
 
-    Each lap starts the recording's clock anew, as a bag in a loop does, and the map is kept.
+    The recording is played again and again for `lap_s` seconds before memory and time are read. Each time its clock
+    begins anew, as a bag's in a loop does, and the map is kept.
     """
     overrides = overrides or {}
     os.environ.update(environment())
@@ -40,6 +43,7 @@ def run(sequence_folder: Path, out: Path, frames: int, overrides: dict[str, obje
     bag = out / "recording"
     sequence = PosedRgbdSequence(sequence_folder)
     record_sequence(sequence, bag, overwrite=bag.exists())
+    loops = max(1, round(lap_s * sequence.rate_hz / len(sequence)))
     laps: list[dict] = []
     table = Table("lap", "minutes", "received", "fused", "dropped", "Gaussians", "memory MB", "CPU ms/frame")
     listener = Listener(keep=False)
@@ -48,8 +52,8 @@ def run(sequence_folder: Path, out: Path, frames: int, overrides: dict[str, obje
         with running_nodes(out / "nodes.log", {"use_sim_time": True, **overrides}) as processes:
             wait_for_map(listener, processes, out / "nodes.log")
             start_cpu_s = cpu_s_of(processes[0])
-            while len(laps) * len(sequence) < frames:
-                play(bag, 1.0, out / "published.json", overrides)
+            while len(laps) * loops * len(sequence) < frames:
+                play(bag, 1.0, out / "published.json", overrides, loops)
                 listener.settle()
                 laps.append(_measure(processes[0], listener, time.monotonic() - started, laps, start_cpu_s))
                 lap = laps[-1]

@@ -431,6 +431,8 @@ def test_a_replay_names_what_is_missing_and_can_be_stopped(ros, recording, tmp_p
     for bad in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="give a rate above zero"):
             replay(bag, player, rate=bad)
+    with pytest.raises(ValueError, match="give one or more"):
+        replay(bag, player, loops=0)
     with BagWriter(tmp_path / "empty"):
         pass
     with pytest.raises(ValueError, match="has no message"):
@@ -458,13 +460,13 @@ def test_the_player_s_command_line(recording, tmp_path):
     pytest.importorskip("rclpy", reason="ROS 2 is not installed: rclpy is absent")
     pytest.importorskip("tf2_msgs", reason="tf2_msgs is not installed")
     sequence, bag, _, _ = recording
-    done = run_replay("--bag", bag, "--rate", 10, "--tail-s", 0, "--log", tmp_path / "log.json")
+    done = run_replay("--bag", bag, "--rate", 10, "--loops", 2, "--tail-s", 0, "--log", tmp_path / "log.json")
     assert done.returncode == 0, done.stderr
-    assert f"{FRAMES} /camera/image_raw" in done.stdout and "ms late" in done.stdout
+    assert f"{2 * FRAMES} /camera/image_raw" in done.stdout and "ms late" in done.stdout
     published = json.loads((tmp_path / "log.json").read_text())["published"]
-    assert [stamp for stamp, _ in published["/camera/image_raw"]] == [sequence.stamp_ns(i) for i in range(FRAMES)]
+    assert [stamp for stamp, _ in published["/camera/image_raw"]] == 2 * [sequence.stamp_ns(i) for i in range(FRAMES)]
     assert {topic: len(rows) for topic, rows in published.items()} == {
-        topic: 1 if topic == "/tf_static" else FRAMES for topic in TYPES
+        topic: 2 if topic == "/tf_static" else 2 * FRAMES for topic in TYPES
     }
     cut = copy_of(bag, tmp_path / "cut", (bag / "bag.mcap").read_bytes()[:-100])
     refused = run_replay("--bag", cut)

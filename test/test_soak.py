@@ -6,13 +6,13 @@ import pytest
 
 from sgrocc_ros import demo, soak
 
-FRAMES, LAPS = 90, 7
+FRAMES, LAPS = 180, 3  # each lap plays the recording twice
 
 
 def test_a_minute_keeps_memory_and_map_in_bounds(tmp_path, monkeypatch, capsys):
     for name, value in demo.environment().items():
         monkeypatch.setenv(name, value)
-    result = soak.run(demo.SHIPPED_RECORDING, tmp_path / "out", LAPS * FRAMES, {"expert": "geometric"})
+    result = soak.run(demo.SHIPPED_RECORDING, tmp_path / "out", LAPS * FRAMES, {"expert": "geometric"}, lap_s=18.0)
     assert result["failures"] == []
     assert len(result["laps"]) == LAPS and result["laps"][-1]["minutes"] > 1
     if find_spec("matplotlib"):
