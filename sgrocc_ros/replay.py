@@ -62,8 +62,9 @@ def replay(
     """Publish a bag's messages through `node`, which need not be spun; returns when all have been sent.
 
     rate: speed against the recording's; loops: how many times over, with the recording's clock begun again;
-    wait_for_subscribers: topics that must be listened to before it starts, for at most wait_limit_s; tail_s: how long /clock goes on, and publishers live, after the last message; stop: set it to
-    end early; say: takes the lines of progress. Raises BagError, SubscriberMissing or ValueError, in a sentence.
+    wait_for_subscribers: topics that must be listened to before it starts, for at most wait_limit_s; tail_s: how long
+    /clock goes on, and publishers live, after the last message; stop: set it to end early; say: takes the lines of
+    progress. Raises BagError, SubscriberMissing or ValueError, in a sentence.
     """
     if not (math.isfinite(rate) and rate > 0):
         raise ValueError(f"a bag cannot be played at {rate:g} times its speed: give a rate above zero")

@@ -48,6 +48,11 @@ def state_of(run, node: str) -> str:
     return call(run, GetState, f"{node}/get_state").current_state.label
 
 
+def trigger(node, transition: str) -> str:
+    """Go through a transition, as a service call would; returns SUCCESS or FAILURE."""
+    return in_executor(node.executor, getattr(node, f"trigger_{transition}")).name
+
+
 @contextmanager
 def made(**overrides):
     """The nodes as they are made, not configured; and spinning."""
@@ -108,7 +113,7 @@ def test_frames_that_wait_when_a_node_stops_are_counted():
         assert change(run, "spatial_expert", Transition.TRANSITION_DEACTIVATE)
         waiting = run.counts["dropped"].get("no_depth", 0)  # where the depth of the second was seen to be later
         assert run.counts["dropped"].get("stopped", 0) + waiting == 2
-        assert run.memory.trigger_shutdown().name == "SUCCESS"
+        assert trigger(run.memory, "shutdown") == "SUCCESS"
         assert sum(run.counts["dropped"].values()) == 3
 
 
@@ -126,8 +131,7 @@ def apart(**overrides):
 
 def transition(node, *names: str) -> None:
     for name in names:
-        in_executor(node.executor, getattr(node, f"trigger_{name}"))
-        assert node.problem == ""
+        assert trigger(node, name) == "SUCCESS", node.problem
 
 
 def test_what_changes_while_the_memory_is_silent_is_published_when_it_speaks_again(tmp_path):
@@ -207,7 +211,7 @@ def test_the_publisher_gets_the_whole_map_when_it_begins_again():
 )
 def test_what_is_wrong_is_refused_with_the_reason_and_can_be_set_right(overrides, node, sentence):
     with made(**overrides) as nodes:
-        assert nodes[node].trigger_configure().name == "FAILURE"
+        assert trigger(nodes[node], "configure") == "FAILURE"
         assert nodes[node].state == "unconfigured" and sentence in nodes[node].problem
         nodes[node].health.report()
         assert nodes[node].health.level == b"\x02" and sentence in nodes[node].health.message
@@ -215,27 +219,31 @@ def test_what_is_wrong_is_refused_with_the_reason_and_can_be_set_right(overrides
         if name is not None:
             right = {"model": "random_expert", "cameras": "front rear", "grid_min_height_m": 0.1}.get(name, 0.1)
             assert nodes[node].set_parameters([Parameter(name, value=right)])[0].successful
-            assert nodes[node].trigger_configure().name == "SUCCESS" and nodes[node].problem == ""
+            assert trigger(nodes[node], "configure") == "SUCCESS" and nodes[node].problem == ""
 
 
 def test_what_is_wrong_for_another_node_stops_that_node_alone():
     with made(max_pose_wait_s=-1.0) as nodes:
         publisher, memory, expert = nodes
-        assert expert.trigger_configure().name == publisher.trigger_configure().name == "SUCCESS"
-        assert memory.trigger_configure().name == "FAILURE" and "max_pose_wait_s" in memory.problem
+        assert trigger(expert, "configure") == trigger(publisher, "configure") == "SUCCESS"
+        assert trigger(memory, "configure") == "FAILURE" and "max_pose_wait_s" in memory.problem
         assert memory.set_parameters([Parameter("max_pose_wait_s", value=0.1)])[0].successful
-        assert memory.trigger_configure().name == "SUCCESS"
+        assert trigger(memory, "configure") == "SUCCESS"
 
 
 def test_every_transition_can_be_gone_through_again_and_again():
+    def go_through(nodes) -> None:
+        for transition in ("configure", "activate", "deactivate", "activate", "deactivate", "cleanup"):
+            for node in nodes:
+                assert trigger(node, transition) == "SUCCESS", node.problem
+        left.append([(len(list(node.publishers)), len(list(node.subscriptions))) for node in nodes])
+
+    left = []
     with made(scale_source="camera_height", expert="learned", depth_source="network") as nodes:
-        threads, publishers = threading.active_count(), []
+        threads = threading.active_count()
         for _ in range(15):
-            for transition in ("configure", "activate", "deactivate", "activate", "deactivate", "cleanup"):
-                for node in nodes:
-                    assert getattr(node, f"trigger_{transition}")().name == "SUCCESS", node.problem
-            publishers.append([len(list(node.publishers)) for node in nodes])
-        assert publishers == publishers[:1] * 15
+            go_through(nodes)
+        assert left == left[:1] * 15
         assert threading.active_count() <= threads
         assert not [s for s in nodes[2].subscriptions if s.topic_name.endswith("image")]
 
@@ -245,9 +253,9 @@ def test_shutting_down_is_possible_from_any_state(steps):
     with made() as nodes:
         for step in ("configure", "activate", "deactivate")[:steps]:
             for node in nodes:
-                assert getattr(node, f"trigger_{step}")().name == "SUCCESS"
+                assert trigger(node, step) == "SUCCESS"
         for node in nodes:
-            assert node.trigger_shutdown().name == "SUCCESS" and node.state == "finalized"
+            assert trigger(node, "shutdown") == "SUCCESS" and node.state == "finalized"
         for node in nodes:
             node.stop()  # and again
 

@@ -77,7 +77,9 @@ class Robot:
             if message is not None:
                 publisher.publish(message)
 
-    def send_pose(self, pose=None, stamp_ns=None, parent="odom", child="camera_optical_frame", quaternion=None) -> None:
+    def send_pose(
+        self, pose=None, stamp_ns=None, parent="odom", child="camera_optical_frame", quaternion=None, to=None
+    ) -> None:
         pose = pose or pose_at(0, 0, 0)
         stamped = TransformStamped(child_frame_id=child)
         stamp_ns = self.stamp_ns if stamp_ns is None else stamp_ns
@@ -87,7 +89,7 @@ class Robot:
         rotation, translation = stamped.transform.rotation, stamped.transform.translation
         rotation.w, rotation.x, rotation.y, rotation.z = w, x, y, z
         translation.x, translation.y, translation.z = (float(v) for v in pose.translation)
-        self.tf.publish(TFMessage(transforms=[stamped]))
+        (to or self.tf).publish(TFMessage(transforms=[stamped]))
 
     def send_good_frame(self, **options) -> None:
         messages_of_frame = self.frame(**options)
@@ -153,11 +155,23 @@ def fresh_domain() -> int:
     return 1 + (os.getpid() + next(_DOMAINS)) % 100
 
 
-def in_executor(executor, call) -> None:
-    """Call in the thread that spins, as what is destroyed must not be waited upon at the same time."""
-    done = threading.Event()
-    executor.create_task(lambda: (call(), done.set()))
-    assert done.wait(10.0)
+def in_executor(executor, call):
+    """What a call returns in the thread that spins: what it destroys must not be waited upon at the same time."""
+    done, results = threading.Event(), []
+
+    def called() -> None:
+        try:
+            results.append((call(), None))
+        except BaseException as error:  # which would end the spinning
+            results.append((None, error))
+        done.set()
+
+    executor.create_task(called)
+    assert done.wait(20.0)
+    [(result, error)] = results
+    if error is not None:
+        raise error
+    return result
 
 
 @contextmanager
@@ -374,7 +388,7 @@ def test_a_frame_in_another_tree_is_named():
 
 def test_a_transform_that_never_comes_is_named(unchanged):
     unchanged.robot.send(*unchanged.robot.frame())
-    assert "newest transform" in unchanged.wait_until_dropped("pose_in_future")
+    assert "the newest" in unchanged.wait_until_dropped("pose_in_future")
 
 
 def test_an_image_older_than_all_transforms_is_named():
@@ -382,7 +396,7 @@ def test_an_image_older_than_all_transforms_is_named():
         frame = run.robot.frame()
         run.robot.send_pose(stamp_ns=run.robot.stamp_ns + 5_000_000_000)
         run.robot.send(*frame)
-        assert "oldest transform" in run.wait_until_dropped("pose_in_past")
+        assert "is remembered" in run.wait_until_dropped("pose_in_past")
         assert run.map() == {}
 
 
@@ -398,6 +412,8 @@ def test_a_bad_pose_is_refused_and_the_frame_dropped(unchanged, quaternion):
 
 
 def test_transforms_in_a_loop_are_refused(unchanged):
+    if importlib.util.find_spec("tf2_ros"):
+        pytest.skip("tf2 refuses loops by itself, in its own log")
     refused = unchanged.memory._transforms.problems["frame_loop"]
     unchanged.robot.send_pose(Pose.identity(), parent="camera_optical_frame", child="odom")
     unchanged.wait_for(lambda: unchanged.memory._transforms.problems["frame_loop"] == refused + 1)
@@ -435,8 +451,7 @@ def test_a_bug_in_one_frame_does_not_take_along_those_that_were_ready_with_it():
         run.wait_for(lambda: len(run.memory._queue) == 2)
         fuse, broken = run.memory._memory.fuse, [ZeroDivisionError("a bug")]
         run.memory._memory.fuse = lambda *given: fuse(*given) if not broken else (_ for _ in ()).throw(broken.pop())
-        first_ns = run.robot.stamp_ns - 100_000_000
-        run.memory._transforms._buffer.set_transform("odom", "camera_optical_frame", first_ns, pose_at(0, 0, 0), True)
+        run.robot.send_pose(to=run.robot.tf_static)  # which makes both ready
         run.wait_until_fused(1)
         assert run.counts == {"received": 2, "fused": 1, "dropped": {"internal_error": 1}}
 
