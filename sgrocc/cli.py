@@ -510,14 +510,10 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _write_json(path: Path | None, content: dict) -> None:
-    import json
-
-    from sgrocc.files import whole_file
+    from sgrocc.files import write_json
 
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as unfinished:
-            unfinished.write_text(json.dumps(content, indent=1) + "\n")
+        write_json(path, content)
 
 
 def _add_gpu_check(commands: argparse._SubParsersAction) -> None:

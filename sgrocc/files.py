@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         _to_disk(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: object) -> None:
+    """Write what JSON can hold, readable, as a whole file, in a folder that is made if need be. Raises OSError."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _to_disk(path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
-import json
 import os
 import platform
 import subprocess
@@ -29,7 +28,7 @@ from sgrocc.evaluation.metrics import score
 from sgrocc.evaluation.octomap_baseline import OctomapBaseline
 from sgrocc.evaluation.report import commit_of
 from sgrocc.experts import Frame
-from sgrocc.files import whole_file
+from sgrocc.files import whole_file, write_json
 from sgrocc.geometry import Pose
 from sgrocc.labels import FREE
 from sgrocc.memory.gaussian_memory import GaussianMemory
@@ -396,8 +395,7 @@ def _bench(options: argparse.Namespace) -> None:
     given = parameters.from_yaml(options.params_file or config_path("sgrocc.yaml"))
     values = parameters.complete({**given, "model": options.model})
     result = run(values, options.sequence, options.json.parent / f"{options.json.stem}_files")
-    with whole_file(options.json) as unfinished:
-        unfinished.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(options.json, result)
     print_tables(result)
     if importlib.util.find_spec("matplotlib") is not None:  # it comes with what trains
         draw(result, options.json.with_suffix(".png"))

@@ -8,12 +8,10 @@ lost without being counted.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import rclpy
@@ -27,6 +25,7 @@ from rich.table import Table
 from sensor_msgs.msg import Image
 from tf2_msgs.msg import TFMessage
 
+from sgrocc.files import write_json
 from sgrocc.geometry import PinholeCamera, Pose
 from sgrocc.labels import FREE, UNKNOWN
 from sgrocc_ros import images, messages, pipeline
@@ -257,7 +256,7 @@ def main(args: list[str] | None = None) -> int:
         table.add_row(name, str(result[name]))
     Console().print(table)
     if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
+        write_json(options.json, result)
     failed = result["wrong_voxels"] or result["uncounted"] or result["dropped"].get("internal_error")
     return 1 if failed else 0
 

@@ -31,6 +31,7 @@ from sgrocc.evaluation import pictures
 from sgrocc.evaluation.metrics import score
 from sgrocc.evaluation.occupancy import Occupancy
 from sgrocc.evaluation.report import print_table, write_report
+from sgrocc.files import write_json
 from sgrocc.memory.voxels import VoxelMap
 from sgrocc.resources import config_path
 from sgrocc_ros import messages, parameters
@@ -316,7 +317,7 @@ def run(sequence_folder: Path, out: Path, rate: float, overrides: dict[str, obje
         metrics["labelled"].update((key, scores[key]) for key in ("sc_iou", "precision", "recall", "miou", "per_class"))
     online.save(out / "occupancy.npz")
     save_outputs(listener, out / "published")
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_json(out / "metrics.json", metrics)
     write_report(out, metrics, draw(out, online, truth, sequence), [])
     print_table(metrics)
     console.print(f"report: {out / 'index.html'}   metrics: {out / 'metrics.json'}   outputs: {out / 'published'}")

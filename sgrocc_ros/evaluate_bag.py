@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,10 @@ from sgrocc.evaluation.metrics import score
 from sgrocc.evaluation.occupancy import Occupancy
 from sgrocc.evaluation.octomap_baseline import OctomapBaseline
 from sgrocc.evaluation.report import commit_of, print_table
-from sgrocc.experts.masking import without
+from sgrocc.experts import Frame
+from sgrocc.experts.masking import unmasked, without
+from sgrocc.files import write_json
+from sgrocc.geometry import Pose
 from sgrocc.memory.gaussian_memory import GaussianMemory
 from sgrocc.memory.voxels import VoxelMap
 from sgrocc_ros import messages, parameters
@@ -58,13 +60,14 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values, watch: 
     Sensor depth, where the bag has it, makes the ground truth; OctoMap gets the depth that the expert used. Raises
     ValueError or OSError, in one sentence, for a bag or a model that cannot be used.
     """
+    if values["scale_source"] != "none" or len(parameters.cameras(values)) > 1:
+        raise ValueError("a bag is fused here without scale_source and for one camera: leave scale_source and cameras")
     reader = BagReader(bag)
     expert = parameters.make_expert(values)
-    needed = ["image", "camera_info"]
-    if expert.depth_source == "topic" or inputs.depth in reader.topics:
-        needed.append("depth")  # where the network brings its own depth, the sensor's makes the ground truth
-    if values["use_mask"]:
-        needed.append("mask")
+    needed = ["image", "camera_info", *(["mask"] if values["use_mask"] else [])]
+    for_truth = [*needed, "depth"]
+    if expert.depth_source == "topic":
+        needed = for_truth
     streams = {getattr(inputs, name): name for name in needed}
     missing = [topic for topic, name in streams.items() if topic not in reader.topics]
     if missing:
@@ -84,12 +87,29 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values, watch: 
     )
     result.memory.warm_up()
     decoder = FrameDecoder(values, lambda sentence: print(f"evaluate_bag: {sentence}", file=sys.stderr))
-    joiner = StampJoiner(
-        required=tuple(streams.values()),
-        latched=("camera_info",),
-        tolerance_s=values["sync_tolerance_s"],
-        max_length=30,
-    )
+
+    def joiner_of(names: list[str]) -> StampJoiner:
+        return StampJoiner(names, latched=("camera_info",), tolerance_s=values["sync_tolerance_s"], max_length=30)
+
+    joiner, truth_joiner = joiner_of(needed), None
+    if needed is not for_truth and inputs.depth in reader.topics:  # the network brings its own depth
+        streams[inputs.depth], truth_joiner = "depth", joiner_of(for_truth)
+
+    def pose_of(image) -> Pose:
+        camera_frame = values["camera_frame"] or image.header.frame_id
+        return transforms.lookup(values["global_frame"], camera_frame, messages.stamp_ns(image.header))
+
+    def add_truth(frame: Frame, pose: Pose) -> None:
+        sensed = frame.depth if frame.mask is None else unmasked(frame.depth, frame.mask)
+        result.truth.add(sensed, frame.camera.resized(sensed.shape[1], sensed.shape[0]), pose)
+
+    def measure(joined: dict) -> None:
+        """What a sensor saw, of which the network knows nothing."""
+        try:
+            frame = decoder.frame(*(joined.get(name) for name in ("image", "camera_info", "depth", "mask")))
+            add_truth(frame, pose_of(joined["image"]))
+        except (messages.BadMessage, PoseUnavailable):
+            pass  # the fusion says so
 
     def drop(reason: str, sentence: str) -> None:
         result.dropped[reason] += 1
@@ -99,12 +119,11 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values, watch: 
         image = joined["image"]
         try:
             frame = decoder.frame(image, joined["camera_info"], joined.get("depth"), joined.get("mask"))
-            sensed = frame.depth
             started = time.process_time()
-            prediction = expert(frame if expert.depth_source == "topic" else replace(frame, depth=None))
+            prediction = expert(frame)
             if frame.mask is not None:
                 prediction = without(prediction, frame.mask)
-            pose = transforms.lookup(values["global_frame"], image.header.frame_id, messages.stamp_ns(image.header))
+            pose = pose_of(image)
         except (messages.BadMessage, PoseUnavailable) as error:
             drop(error.reason, str(error))
             return
@@ -119,8 +138,8 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values, watch: 
         result.cpu_s += time.process_time() - started
         result.fused += 1
         result.map.apply(update)
-        if sensed is not None:
-            result.truth.add(sensed, frame.camera.resized(sensed.shape[1], sensed.shape[0]), pose)
+        if frame.depth is not None:
+            add_truth(frame, pose)
         if result.octomap is not None:
             result.octomap.add(prediction.depth, prediction.camera, pose)
         if watch is not None:
@@ -131,10 +150,17 @@ def fuse_bag(bag: str | Path, inputs: Inputs, values: parameters.Values, watch: 
         if topic == inputs.image:
             result.received += 1
             next(progress, None)
-        for joined in joiner.add(streams[topic], messages.stamp_ns(message.header), message, 0.0):
-            fuse(joined)
+        stream, stamp_ns = streams[topic], messages.stamp_ns(message.header)
+        if truth_joiner is not None:
+            for joined in truth_joiner.add(stream, stamp_ns, message, 0.0):
+                measure(joined)
+        if stream in needed:
+            for joined in joiner.add(stream, stamp_ns, message, 0.0):
+                fuse(joined)
     for joined in joiner.expire(now_s=1.0, max_wait_s=0.0):
         fuse(joined)
+    for joined in truth_joiner.expire(now_s=1.0, max_wait_s=0.0) if truth_joiner else ():
+        measure(joined)
     for reason, sentence in joiner.take_dropped():
         drop(reason, sentence)
     next(progress, None)
@@ -279,7 +305,7 @@ def score_into(
     metrics, occupancy, _ = evaluate(bag, inputs, values, ground_truth, watch=watch)
     out.mkdir(parents=True, exist_ok=True)
     occupancy.save(out / "occupancy.npz")
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_json(out / "metrics.json", metrics)
     if watch is not None:
         for path in evolution.draw_moments(out, Path(bag).resolve().name, watch.all(), values["resolution_m"]):
             print(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -16,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sgrocc.evaluation.pictures import LEGEND_PX, swatches
-from sgrocc.files import whole_file
+from sgrocc.files import write_json
 from sgrocc_ros.bag import STORAGE_SUFFIXES
 
 #: Scores a bag into a folder: (bag, folder, ground truth or None) -> the metrics, as in metrics.json.
@@ -106,8 +105,7 @@ def score_folder(
             summary["bags"].append({"bag": name, **figures, "seconds": round(time.monotonic() - started, 2)})
             console.print(Text(f"SC-IoU {_score(figures['sc_iou'])}, OctoMap {_score(figures['octomap_sc_iou'])}"))
         summary["mean"] = _mean(summary["bags"])
-        with whole_file(out / "summary.json") as unfinished:  # after each bag: a long run may be cut short
-            unfinished.write_text(json.dumps(summary, indent=2) + "\n")
+        write_json(out / "summary.json", summary)  # after each bag: a long run may be cut short
     print_summary(summary, console)
     draw_summary(summary).save(out / "summary.png")
     return 1 if summary["failed"] else 0

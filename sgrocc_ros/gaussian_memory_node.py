@@ -22,11 +22,11 @@ from sgrocc_ros.health import FrameCounters
 from sgrocc_ros.jumps import MapJumps
 from sgrocc_ros.lifecycle import INTERNAL_QOS, MAP_QOS, ManagedNode
 from sgrocc_ros.map_services import MapServices
+from sgrocc_ros.outputs import MapUpdate
 from sgrocc_ros.transforms import PoseQueue, RosTransforms, when_clock_goes_back
 from sgrocc_ros.worker import Worker, run_nodes
 
-#: Receives (update, stamp in nanoseconds, whether the update is the whole map).
-UpdateSink = Callable[[VoxelUpdate, int, bool], None]
+MapSink = Callable[[MapUpdate], None]
 
 _NOT_ACTIVE = "memory_inactive", "the memory takes no frames: activate gaussian_memory"
 
@@ -40,12 +40,12 @@ class GaussianMemoryNode(ManagedNode):
     there is one; what can be asked of the map is in MapServices.
     """
 
-    def __init__(self, sink: UpdateSink | None = None, counters: FrameCounters | None = None, **options) -> None:
+    def __init__(self, sink: MapSink | None = None, counters: FrameCounters | None = None, **options) -> None:
         self._memory: GaussianMemory | None = None
         self._worker: Worker | None = None
         self._transforms: RosTransforms | None = None
         self._sink = sink
-        self._has_sent = False
+        self._owes_map = False  # what is published may be another map than ours
         super().__init__(parameters.MEMORY, counters, counts=True, standalone=sink is None, **options)
         self._map_services = MapServices(self, lambda update, whole: self._send(update, self._stamp(), whole))
 
@@ -78,15 +78,13 @@ class GaussianMemoryNode(ManagedNode):
 
     def activated(self) -> None:
         self._transforms = RosTransforms(self, self.values["tf_cache_time_s"])
+        self._jumps.forget()
         if self._sink is None:
             GaussiansInput(self, INTERNAL_QOS, self._worker.put)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
-        if result == TransitionCallbackReturn.SUCCESS and (self._has_sent or len(self._memory)):
-            self._map_services.ask(
-                self._map_services.publish_map
-            )  # it may have changed while nothing was sent; now its topics are open
+        self._owes_map = result == TransitionCallbackReturn.SUCCESS  # only now the topics are open
         return result
 
     def deactivated(self) -> None:
@@ -134,6 +132,9 @@ class GaussianMemoryNode(ManagedNode):
     def _poll(self) -> bool:
         """Do what was asked for, fuse the queued predictions whose pose has come; returns whether any still wait."""
         self._map_services.answer()
+        if self._owes_map and self._is_heard():
+            self._owes_map = False
+            self._map_services.publish_map()
         if (transforms := self._transforms) is None:
             for _ in self._queue.clear():
                 self.counters.drop(*_NOT_ACTIVE)
@@ -172,13 +173,18 @@ class GaussianMemoryNode(ManagedNode):
                 self._map_services.reset()
 
     def _send(self, update: VoxelUpdate, stamp_ns: int, whole: bool) -> None:
-        self._has_sent = True
+        resolution_m = self._memory.config.resolution
         if self._sink is not None:
-            self._sink(update, stamp_ns, whole)
-        elif self.is_active and self.outputs["voxel_updates"].get_subscription_count():
+            self._sink(MapUpdate(update, stamp_ns, whole, resolution_m, self.global_frame))
+        elif self._is_heard():
             header = messages.to_header(stamp_ns, self.global_frame)
-            cloud = messages.update_to_cloud(header, update, self.values["resolution_m"], whole)
+            cloud = messages.update_to_cloud(header, update, resolution_m, whole)
             self.outputs["voxel_updates"].publish(cloud)
+
+    def _is_heard(self) -> bool:
+        if self._sink is not None:
+            return True
+        return self.is_active and self.outputs["voxel_updates"].get_subscription_count() > 0
 
     def _stamp(self) -> int:
         return self._last_stamp_ns or self.get_clock().now().nanoseconds
@@ -202,13 +208,13 @@ class GaussianMemoryNode(ManagedNode):
 
     def _on_time_jump(self, jump: TimeJump) -> None:
         # Half way between then and now: frames of the new time may come before the worker is asked.
-        self._forget_after_ns = self.get_clock().now().nanoseconds - jump.delta.nanoseconds // 2
-        self._map_services.ask(self._forget_waiting)
+        after_ns = self.get_clock().now().nanoseconds - jump.delta.nanoseconds // 2
+        self._map_services.ask(lambda: self._forget_waiting(after_ns))
         if self.values["on_time_jump"] == "reset":
             self._map_services.ask(self._map_services.reset)
 
-    def _forget_waiting(self) -> str:
-        for _ in self._queue.clear(self._forget_after_ns):
+    def _forget_waiting(self, after_ns: int) -> str:
+        for _ in self._queue.clear(after_ns):
             self.counters.drop("time_went_back", "the clock went back while a frame waited for its transform")
         self._jumps.forget()
         return "done"

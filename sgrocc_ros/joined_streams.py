@@ -6,11 +6,9 @@ import time
 from collections.abc import Callable
 
 from sgrocc_ros import messages
-from sgrocc_ros.lifecycle import ManagedNode
+from sgrocc_ros.lifecycle import LOST, ManagedNode
+from sgrocc_ros.parameters import MOST_CAMERAS
 from sgrocc_ros.synchronise import StampJoiner
-
-#: Every camera has a joiner of its own; a sender of random frame ids must not fill the memory.
-_MOST_CAMERAS = 32
 
 
 class JoinedStreams:
@@ -33,13 +31,10 @@ class JoinedStreams:
         joiner = self._joiners.pop(camera, None) or self._make_joiner()
         self._joiners[camera] = joiner
         self._pass_on(joiner, joiner.add(stream, messages.stamp_ns(message.header), message, time.monotonic()))
-        if len(self._joiners) > _MOST_CAMERAS:
+        if len(self._joiners) > MOST_CAMERAS:
             silent = next(iter(self._joiners))
-            self._node.counters.say(
-                "too_many_cameras",
-                f"more than {_MOST_CAMERAS} frame ids of cameras, such as '{silent}': check the sender",
-            )
-            self._end(self._joiners.pop(silent))
+            sentence = f"more than {MOST_CAMERAS} frame ids of cameras, such as '{silent}': check the sender"
+            self._end(self._joiners.pop(silent), "too_many_cameras", sentence)
 
     def expire(self) -> None:
         """Give up what has waited for the parameter max_partner_wait_s."""
@@ -48,11 +43,11 @@ class JoinedStreams:
 
     def _close(self) -> None:
         for joiner in self._joiners.values():
-            self._end(joiner)
+            self._end(joiner, "stopped", LOST["stopped"])
         self._joiners.clear()
 
-    def _end(self, joiner: StampJoiner) -> None:
-        joiner.close()
+    def _end(self, joiner: StampJoiner, reason: str, sentence: str) -> None:
+        joiner.close(reason, sentence)
         self._pass_on(joiner, [])
 
     def _pass_on(self, joiner: StampJoiner, complete: list[dict[str, object]]) -> None:

@@ -9,13 +9,16 @@ import numpy as np
 from sgrocc.geometry import Pose
 from sgrocc_ros.transforms import PoseUnavailable
 
+#: After a longer pause than this a difference is no jump: many small corrections add up to it.
+_MOST_APART_S = 10.0
+
 
 class MapJumps:
     """Compares where odom_frame lies in global_frame from frame to frame (REP-105: it drifts there, or it jumps)."""
 
     def __init__(self, global_frame: str, odom_frame: str) -> None:
         self._global_frame, self._odom_frame = global_frame, odom_frame
-        self._last: Pose | None = None
+        self._last: tuple[int, Pose] | None = None  # stamp in nanoseconds
 
     def forget(self) -> None:
         """Compare nothing with what came before: the clock went back."""
@@ -23,7 +26,7 @@ class MapJumps:
 
     def sentence(self, lookup: Callable[[str, str, int], Pose], stamp_ns: int, most_m: float, most_deg: float) -> str:
         """What jumped by more than `most_m` metres or `most_deg` degrees since the last call; empty where nothing did,
-        or where the frames cannot be compared.
+        where that was long ago, or where the frames cannot be compared.
         """
         if not self._odom_frame or self._odom_frame == self._global_frame:
             return ""
@@ -31,8 +34,9 @@ class MapJumps:
             pose = lookup(self._global_frame, self._odom_frame, stamp_ns)
         except PoseUnavailable:  # then the frames of the map say why, if it matters
             return ""
-        last, self._last = self._last, pose
-        if last is None:
+        last_ns, last = self._last or (stamp_ns, pose)
+        self._last = stamp_ns, pose
+        if abs(stamp_ns - last_ns) > 1e9 * _MOST_APART_S:
             return ""
         change = last.inverse() @ pose
         # Of the camera's place, a turn about the origin far away says little: the two are judged apart.

@@ -12,7 +12,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from sgrocc_ros.health import FrameCounters, Health
-from sgrocc_ros.parameters import TABLE, BadParameter, Parameter, Values, complete, require_known
+from sgrocc_ros.parameters import TABLE, BadParameter, Parameter, Values, require_fitting, require_known
 
 #: Cameras publish best effort or reliable; a best-effort subscription hears both.
 SENSOR_QOS = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)
@@ -21,7 +21,8 @@ INTERNAL_QOS = QoSProfile(depth=50, reliability=QoSReliabilityPolicy.RELIABLE)
 #: REP-2003: maps are reliable and latched.
 MAP_QOS = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
-_LOST = {
+#: Why a frame that came was never looked at: {reason: sentence}.
+LOST = {
     "overtaken": "frames come faster than they can be fused",
     "stopped": "the node was stopped while frames waited",
 }
@@ -38,7 +39,7 @@ class LiveParameters:
     """
 
     def __init__(self, node: LifecycleNode, kind: str, is_configured: Callable[[], bool]) -> None:
-        self._is_configured = is_configured
+        self._kind, self._is_configured = kind, is_configured
         self._wrong: dict[str, str] = {}
         self.values: Values = {}
         #: Called with the names that changed while the node was configured.
@@ -66,7 +67,7 @@ class LiveParameters:
         """All values, where they are right and fit together. Raises BadParameter."""
         if self._wrong:
             raise BadParameter(next(iter(self._wrong.values())))
-        self.values = complete(self.values)
+        require_fitting(self.values, self._kind)
         return self.values
 
     def _judge(self, changes: list) -> SetParametersResult:
@@ -79,7 +80,7 @@ class LiveParameters:
                         f"{name} cannot change while the node is configured: set it after `cleanup`, or restart with it"
                     )
             if self._is_configured():
-                complete({**self.values, **new})
+                require_fitting({**self.values, **new}, self._kind)
         except BadParameter as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -172,11 +173,12 @@ class ManagedNode(LifecycleNode):
 
     def lost(self, reason: str) -> None:
         """Count a frame that a worker never saw; reason: overtaken or stopped."""
-        self.counters.drop(reason, _LOST[reason])
+        self.counters.drop(reason, LOST[reason])
 
-    def failed(self, trace: str) -> None:
-        """A frame failed inside the software, which must not end the map."""
-        self.counters.drop("internal_error", "a frame failed inside the software: see the log and report it")
+    def failed(self, trace: str, of_frame: bool = True) -> None:
+        """Something failed inside the software, a frame or what is done besides, which must not end the map."""
+        if of_frame:
+            self.counters.drop("internal_error", "a frame failed inside the software: see the log and report it")
         self.get_logger().error(trace)
 
     # -- transitions ----------------------------------------------------------------------------------------------

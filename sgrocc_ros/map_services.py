@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+from collections import deque
 from collections.abc import Callable
 
 from octomap_msgs.srv import BoundingBoxQuery
@@ -12,34 +14,55 @@ from sgrocc.memory import map_file
 from sgrocc.memory.gaussian_memory import GaussianMemory
 from sgrocc.memory.voxels import VoxelUpdate
 from sgrocc_ros.lifecycle import ManagedNode
-from sgrocc_ros.worker import Requests
 
 
-class MapServices(Requests):
+class MapServices:
     """`~/save_map` and `~/load_map` (the file of the parameter `map_file`), `~/reset`, `~/clear_box`, `~/publish_map`.
 
+    What is asked for waits until the owner of the map calls `answer`, and is done in the order in which it was asked.
     send: gets what changes, and whether that is the whole map.
     """
 
     def __init__(self, node: ManagedNode, send: Callable[[VoxelUpdate, bool], None]) -> None:
-        super().__init__(node.get_logger().error, lambda: node.executor and node.executor.wake())
         self.memory: GaussianMemory | None = None  #: None: there is no map
         self._node, self._send = node, send
+        self._asked: deque[tuple[Callable[[], str], Future]] = deque()
         for name in ("save_map", "load_map", "reset", "publish_map"):
             node.create_service(Trigger, f"~/{name}", self._served(getattr(self, name)))
         node.create_service(BoundingBoxQuery, "~/clear_box", self._on_clear_box)
 
     def ask(self, action: Callable[[], str]) -> Future:
-        """As Requests.ask; without a map the answer is no."""
-        answer = super().ask(action)
+        """From any thread. The future result is (success, sentence): what the action returns, or what it raises."""
+        done = Future()
+        self._asked.append((action, done))
         if self.memory is None:
-            self.refuse(f"there is no map: configure {self._node.get_name()} first")
-        return answer
+            self._refuse()
+        return done
 
     def close(self) -> None:
         """There is no map any more, and nobody who answers."""
         self.memory = None
-        self.refuse(f"there is no map: configure {self._node.get_name()} first")
+        self._refuse()
+
+    def answer(self) -> None:
+        """Do all that was asked for."""
+        log = self._node.get_logger().error
+        while self._asked:
+            action, done = self._asked.popleft()
+            try:
+                done.set_result((True, action()))
+            except (ValueError, OSError) as error:
+                log(str(error))
+                done.set_result((False, str(error)))
+            except Exception as error:  # whoever asked must not wait for ever
+                log(traceback.format_exc())
+                done.set_result((False, f"{type(error).__name__}: {error}"))
+            if self._node.executor is not None:  # which waits, and passes the answer on
+                self._node.executor.wake()
+
+    def _refuse(self) -> None:
+        while self._asked:
+            self._asked.popleft()[1].set_result((False, f"there is no map: configure {self._node.get_name()} first"))
 
     # -- by the owner of the map ----------------------------------------------------------------------------------
 

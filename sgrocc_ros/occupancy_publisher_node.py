@@ -16,15 +16,15 @@ from std_srvs.srv import Trigger
 from sgrocc.memory.voxels import VoxelUpdate
 from sgrocc.stages import stage
 from sgrocc_ros import messages, parameters
+from sgrocc_ros.latency import Latency
 from sgrocc_ros.lifecycle import INTERNAL_QOS, MAP_QOS, ManagedNode
-from sgrocc_ros.outputs import OUTPUTS, MapOutputs
+from sgrocc_ros.outputs import OUTPUTS, MapOutputs, MapUpdate
 from sgrocc_ros.worker import run_nodes
 
 #: Share of the time that sending the whole map may take, for each of the two groups of outputs.
 _MOST_REFRESHING = 0.05
 
-#: The latency is the median over so many frames of the last seconds.
-_LATENCIES, _LATENCIES_S = 30, 10.0
+_NO_MAP_COMES = "no whole map comes from gaussian_memory: start and activate it, with that name and in this namespace"
 
 
 class OccupancyPublisherNode(ManagedNode):
@@ -39,9 +39,10 @@ class OccupancyPublisherNode(ManagedNode):
     def __init__(self, in_pipeline: bool = False, **options) -> None:
         self._in_pipeline = in_pipeline
         self._out: MapOutputs | None = None
-        self._inbox: deque[tuple[VoxelUpdate, int, bool]] = deque()
-        self._needs_map = not in_pipeline
-        self._latencies: deque[tuple[float, float]] = deque(maxlen=_LATENCIES)  # (steady time in s, ms)
+        self._inbox: deque[MapUpdate] = deque()
+        self._needs_map, self._had_map_s = not in_pipeline, time.monotonic()
+        self._refused = ""  # why the last update was
+        self._latency = Latency()
         super().__init__(parameters.PUBLISHER, None, counts=False, standalone=not in_pipeline, **options)
         self._wake = self.create_guard_condition(self._publish)
         self._whole_map = self.create_client(Trigger, "gaussian_memory/publish_map")
@@ -49,28 +50,30 @@ class OccupancyPublisherNode(ManagedNode):
         for name in ("octomap_binary", "octomap_full"):
             topic = f"occupancy/{name}"
             self.create_service(GetOctomap, f"~/{name}", lambda _, r, topic=topic: self._on_get_octomap(topic, r))
-        self.health.judge = self._judge_latency
+        self.health.judge = self._judge
 
     # -- transitions ----------------------------------------------------------------------------------------------
 
     def configured(self) -> None:
         values = self.values
-        self._frame_id, self._stamp_ns, self._timed_ns = values["global_frame"], 0, 0
-        self._out = MapOutputs(values["resolution_m"], self._complain)
+        self._frame_id, self._stamp_ns = values["global_frame"], 0
+        self._has_map = False  # an empty one is sent only after another
+        self._out = MapOutputs(values["resolution_m"], self._frame_id, self._complain)
         self._sent = {True: (0.0, 0.0), False: (0.0, 0.0)}  # (when, how long it took), steady, seconds
         self._unsent = {True: False, False: False}
         for topic, (kind, _) in OUTPUTS.items():
             self.offer(topic, kind, MAP_QOS)
         if self._in_pipeline:
             self.offer("voxel_updates", PointCloud2, INTERNAL_QOS)
-        self._latency = self.create_lifecycle_publisher(Float64, "debug/latency_ms", 10)
+        self._latency_ms = self.create_lifecycle_publisher(Float64, "debug/latency_ms", 10)
         self._heard = dict.fromkeys(self.outputs, 0)
         self._next_update: int | None = None
         self._asked_at = -np.inf
-        self._inbox.clear()
+        self._take_nothing()
 
     def activated(self) -> None:
         self._heard = dict.fromkeys(self.outputs, 0)  # what changed while nothing was sent goes out to all
+        self._had_map_s = time.monotonic()
         self.health.watchdog.watch_outputs(lambda: list(self.outputs.values()))
         self.every(0.2, self._publish)
         self.every(0.2, self._ask_for_map)
@@ -81,18 +84,18 @@ class OccupancyPublisherNode(ManagedNode):
     def cleaned_up(self) -> None:
         if self._out is not None:
             self._needs_map = True  # when it begins again
-            self.destroy_lifecycle_publisher(self._latency)
+            self.destroy_lifecycle_publisher(self._latency_ms)
         self._out = None
 
     def details(self) -> dict[str, object]:
-        latency_ms = self._latency_ms()
+        latency_ms = self._latency.median_ms()
         return {} if latency_ms is None else {"latency_ms": f"{latency_ms:.1f}"}
 
     # -- updates --------------------------------------------------------------------------------------------------
 
-    def accept(self, update: VoxelUpdate, stamp_ns: int, whole: bool) -> None:
+    def accept(self, update: MapUpdate) -> None:
         """Take an update from any thread; it is applied and published by the executor."""
-        self._inbox.append((update, stamp_ns, whole))
+        self._inbox.append(update)
         if self.context.ok():
             self._wake.trigger()
 
@@ -109,27 +112,41 @@ class OccupancyPublisherNode(ManagedNode):
         if lost and not whole:
             self.get_logger().warning("a voxel update is missing: asking the memory node for the whole map")
             self._needs_map = True
-        self.accept(update, messages.stamp_ns(cloud.header), whole)
+        header = cloud.header
+        self.accept(MapUpdate(update, messages.stamp_ns(header), whole, self._out.resolution, header.frame_id))
 
     def _ask_for_map(self) -> None:
-        if self._needs_map and time.monotonic() - self._asked_at > 2.0 and self._whole_map.service_is_ready():
-            self._asked_at = time.monotonic()
+        now = time.monotonic()
+        if not self._needs_map:
+            self._had_map_s = now
+        elif now - self._asked_at > 2.0 and self._whole_map.service_is_ready():
+            self._asked_at = now
             self._whole_map.call_async(Trigger.Request())
+
+    def _take_nothing(self) -> None:
+        self._needs_map |= bool(self._inbox)
+        self._inbox.clear()
 
     def _take_updates(self) -> None:
         while self._inbox:
-            update, self._stamp_ns, whole = self._inbox.popleft()
-            self._needs_map &= not whole
+            update = self._inbox.popleft()
+            self._refused = self._out.why_not(update)
+            if self._refused:
+                self._needs_map = True  # once it is set right
+                continue
+            self._stamp_ns = update.stamp_ns
+            self._needs_map &= not update.whole
+            self._has_map |= len(update.voxels.indices) > 0
             if self._in_pipeline and self._heard["voxel_updates"]:
-                self._forward(update, whole)
-            self._out.apply(update, whole)
+                self._forward(update.voxels, update.whole)
+            self._out.apply(update.voxels, update.whole)
             self._unsent = {True: True, False: True}
 
     # -- publishing -----------------------------------------------------------------------------------------------
 
     def _publish(self) -> None:
         if self._out is None:
-            self._inbox.clear()
+            self._take_nothing()
             return
         if not self.is_active:
             self._take_updates()
@@ -146,7 +163,7 @@ class OccupancyPublisherNode(ManagedNode):
             topics = [topic for topic, (_, follows) in OUTPUTS.items() if follows == follows_frames]
             joined, now = self._new_readers(topics), time.monotonic()
             # The map is latched: a reader who joins gets the last message, which exists only once it was built.
-            if not self._stamp_ns or not (joined or (self._unsent[follows_frames] and now >= due)):
+            if not self._has_map or not (joined or (self._unsent[follows_frames] and now >= due)):
                 continue
             self._unsent[follows_frames] = False
             header = messages.to_header(self._stamp_ns, self._frame_id)
@@ -156,7 +173,9 @@ class OccupancyPublisherNode(ManagedNode):
                 for topic, message in built.items():
                     self.outputs[topic].publish(message)
             if built and follows_frames:
-                self._note_latency()
+                latency_ms = self._latency.note(self._stamp_ns, self.get_clock().now().nanoseconds)
+                if latency_ms is not None:
+                    self._latency_ms.publish(Float64(data=latency_ms))
             self._sent[follows_frames] = now, time.monotonic() - now
 
     def _forward(self, update: VoxelUpdate, whole: bool) -> None:
@@ -176,39 +195,24 @@ class OccupancyPublisherNode(ManagedNode):
 
     # -- health ---------------------------------------------------------------------------------------------------
 
-    def _note_latency(self) -> None:
-        if self._stamp_ns == self._timed_ns:  # sent again: for a reader who joined, or with a part forgotten
-            return
-        self._timed_ns = self._stamp_ns
-        latency_ms = (self.get_clock().now().nanoseconds - self._stamp_ns) / 1e6
-        self._latencies.append((time.monotonic(), latency_ms))
-        self._latency.publish(Float64(data=latency_ms))
+    def _judge(self) -> dict[str, tuple[bytes, str]]:
+        problems = self._latency.problems(self.values)
+        waited_s = time.monotonic() - self._had_map_s
+        if self._refused:
+            problems["other_map"] = DiagnosticStatus.ERROR, self._refused
+        elif self.is_active and self._needs_map and waited_s > self.values["watchdog_after_s"]:
+            problems["no_map"] = DiagnosticStatus.WARN, _NO_MAP_COMES
+        return problems
 
-    def _latency_ms(self) -> float | None:
-        """The median of the last frames; None where none came lately."""
-        since = time.monotonic() - _LATENCIES_S
-        recent = [latency_ms for noted, latency_ms in self._latencies if noted > since]
-        return float(np.median(recent)) if recent else None
-
-    def _judge_latency(self) -> dict[str, tuple[bytes, str]]:
-        median_ms = self._latency_ms()
-        if median_ms is None:
-            return {}
-        for level, name in ((DiagnosticStatus.ERROR, "latency_error_ms"), (DiagnosticStatus.WARN, "latency_warn_ms")):
-            if median_ms > self.values[name]:
-                sentence = (
-                    f"the map is {median_ms:.0f} ms behind the images, more than {name}: lower the camera's rate, or "
-                    "see whether its clock is this machine's"
-                )
-                return {"latency": (level, sentence)}
-        return {}
+    def _no_map(self) -> str:
+        return f"there is no map: configure {self.get_name()} first"
 
     def _complain(self, sentence: str) -> None:
         self.get_logger().error(sentence, throttle_duration_sec=10.0)
 
     def _on_get_octomap(self, topic: str, response: GetOctomap.Response) -> GetOctomap.Response:
         if self._out is None:  # an empty tree is what the type has for that
-            self._complain("there is no map: configure occupancy_publisher first")
+            self._complain(self._no_map())
             return response
         self._take_updates()
         header = messages.to_header(self._stamp_ns, self._frame_id)
@@ -219,7 +223,7 @@ class OccupancyPublisherNode(ManagedNode):
         path = self.values["ply_file"]
         try:
             if self._out is None:
-                raise ValueError("there is no map: configure occupancy_publisher first")
+                raise ValueError(self._no_map())
             if not path:
                 raise ValueError("there is no file to write: set the parameter ply_file")
             response.success, response.message = True, f"{path} holds {self._out.save_ply(path)} voxels"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 from nav_msgs.msg import OccupancyGrid
@@ -33,14 +34,28 @@ OUTPUTS = {
 _MOST_NOT_IN_OCTREE = 600
 
 
+@dataclass(frozen=True)
+class MapUpdate:
+    """Voxels on their way from the memory to the publisher, with what their indices mean.
+
+    whole: they replace all that was known.
+    """
+
+    voxels: VoxelUpdate
+    stamp_ns: int
+    whole: bool
+    resolution_m: float
+    frame_id: str
+
+
 class MapOutputs:
     """The known voxels, kept up to date by `apply`, and an octree of them while somebody reads it.
 
     complain: gets a sentence for what cannot be built; the rest is.
     """
 
-    def __init__(self, resolution: float, complain: Callable[[str], None]) -> None:
-        self.resolution = resolution
+    def __init__(self, resolution: float, frame_id: str, complain: Callable[[str], None]) -> None:
+        self.resolution, self._frame_id = resolution, frame_id
         self.map = VoxelMap()
         self._complain = complain
         self._octree: OctreeMap | None = None
@@ -48,6 +63,18 @@ class MapOutputs:
         self._not_in_octree: list[np.ndarray] = []  # voxels that changed since it was sent last
         with suppress(ValueError):  # said when a distance field is asked for
             images.opencv("")  # not in the first frame's way
+
+    def why_not(self, update: MapUpdate) -> str:
+        """Why an update must not be applied; empty where it may. Of another grid or frame it would make a map of the
+        wrong size or in the wrong place.
+        """
+        ours, theirs = (self.resolution, self._frame_id), (update.resolution_m, update.frame_id)
+        if ours == theirs:
+            return ""
+        return (
+            f"gaussian_memory maps voxels of {theirs[0]:g} m in '{theirs[1]}' and occupancy_publisher has {ours[0]:g} "
+            f"m in '{ours[1]}', so that nothing is published: give both the same resolution_m and global_frame"
+        )
 
     def apply(self, update: VoxelUpdate, whole: bool) -> None:
         """whole: the update replaces all that was known."""

@@ -22,6 +22,8 @@ from sgrocc.memory.gaussian_memory import Fusion, MemoryConfig
 EXPERT, MEMORY, PUBLISHER = "spatial_expert", "gaussian_memory", "occupancy_publisher"
 NODES = (EXPERT, MEMORY, PUBLISHER)
 EVERY = "every node"
+#: Each camera has state of its own, which a sender of ever new names must not let grow.
+MOST_CAMERAS = 32
 UNITS = {"m": "m", "s": "s", "hz": "Hz", "ms": "ms", "deg": "degrees"}
 
 
@@ -436,23 +438,77 @@ def complete(given: dict[str, object]) -> Values:
     for name in given:
         require_known(name)
     values = {p.name: p.checked(given.get(p.name, p.default)) for p in TABLE}
+    require_fitting(values)
+    return values
+
+
+def require_fitting(values: Values, node: str | None = None) -> None:
+    """Raises BadParameter where values contradict each other. node: look only at what that node reads all of."""
+    for names, wrong in _RULES:
+        if node is None or all(node in _BY_NAME[name].nodes for name in names):
+            sentence = wrong(values)
+            if sentence:
+                raise BadParameter(sentence)
+
+
+def _wrong_memory(values: Values) -> str:
     try:
         memory_config(values)
     except ValueError as error:
-        raise BadParameter(str(error)) from error
+        return str(error)
+    return ""
+
+
+def _wrong_expert(values: Values) -> str:
     if values["expert"] == "geometric" and values["depth_source"] == "network":
-        raise BadParameter("the geometric expert has no network: set depth_source to topic, or expert to learned")
+        return "the geometric expert has no network: set depth_source to topic, or expert to learned"
+    return ""
+
+
+def _wrong_model(values: Values) -> str:
     if values["expert"] == "learned" and not values["model"]:
-        raise BadParameter("the learned expert needs a model: set `model` to a folder under models/, or to a path")
-    if not values["global_frame"]:
-        raise BadParameter("global_frame is empty: name the frame of the map, such as odom or map")
+        return "the learned expert needs a model: set `model` to a folder under models/, or to a path"
+    return ""
+
+
+def _wrong_scale(values: Values) -> str:
     if values["scale_source"] != "none" and values["depth_source"] == "topic":
-        raise BadParameter("scale_source corrects the network's own depth: set depth_source to network, or it to none")
-    for low, high in (("grid_min_height_m", "grid_max_height_m"), ("latency_warn_ms", "latency_error_ms")):
-        if values[low] >= values[high]:
-            raise BadParameter(f"{low} must be less than {high}")
-    cameras(values)
-    return values
+        return "scale_source corrects the network's own depth: set depth_source to network, or it to none"
+    return ""
+
+
+def _wrong_frame(values: Values) -> str:
+    return "" if values["global_frame"] else "global_frame is empty: name the frame of the map, such as odom or map"
+
+
+def _wrong_cameras(values: Values) -> str:
+    try:
+        names = cameras(values)
+    except BadParameter as error:
+        return str(error)
+    if len(names) > 1 and values["camera_frame"]:
+        return "camera_frame would put all cameras in one place: leave it empty, and let each image name its frame"
+    return ""
+
+
+def _less(low: str, high: str) -> tuple[tuple[str, ...], Callable[[Values], str]]:
+    return (low, high), lambda values: "" if values[low] < values[high] else f"{low} must be less than {high}"
+
+
+#: What must fit together: the names that are read, and what says what is wrong with their values, if anything.
+_RULES: tuple[tuple[tuple[str, ...], Callable[[Values], str]], ...] = (
+    (
+        ("resolution_m", "min_depth_m", "max_depth_m", *(p.name for p in TABLE if p.name.startswith("memory."))),
+        _wrong_memory,
+    ),
+    (("expert", "depth_source"), _wrong_expert),
+    (("expert", "model"), _wrong_model),
+    (("scale_source", "depth_source"), _wrong_scale),
+    (("global_frame",), _wrong_frame),
+    (("cameras", "camera_frame"), _wrong_cameras),
+    _less("grid_min_height_m", "grid_max_height_m"),
+    _less("latency_warn_ms", "latency_error_ms"),
+)
 
 
 def cameras(values: Values) -> tuple[str, ...]:
@@ -463,6 +519,8 @@ def cameras(values: Values) -> tuple[str, ...]:
             raise BadParameter(
                 f"cameras has the name {name!r}: give each once, of letters, digits and _, such as front rear"
             )
+    if len(names) > MOST_CAMERAS:
+        raise BadParameter(f"cameras has {len(names)} names: give {MOST_CAMERAS} at most")
     return tuple(f"{name}/" for name in names) or ("",)
 
 

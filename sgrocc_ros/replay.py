@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import math
 import signal
 import sys
@@ -27,6 +26,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
+from sgrocc.files import write_json
 from sgrocc_ros.bag import BagReader, Topic, header_stamp_ns
 
 CLOCK_PERIOD_S = 0.025
@@ -83,6 +83,8 @@ def replay(
         _wait_for_subscribers({topic: publishers[topic] for topic in wanted if topic in publishers}, wait_limit_s, stop)
         for lap in range(loops):
             _play(reader, publishers, clock, rate, tail_s if lap == loops - 1 else 0.0, stop, say, result)
+            if result.stopped:
+                break
     finally:
         for publisher in (*publishers.values(), clock):
             node.destroy_publisher(publisher)
@@ -220,7 +222,7 @@ def main(args: list[str] | None = None) -> int:
             say=lambda line: print(f"replay: {line}", flush=True),
         )
         if options.log:
-            Path(options.log).write_text(json.dumps({"published": result.published}))
+            write_json(options.log, {"published": result.published})
     except (ValueError, OSError) as error:
         print(f"replay: {error}", file=sys.stderr)
         return 2

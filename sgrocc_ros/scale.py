@@ -10,6 +10,7 @@ from std_msgs.msg import Float64
 
 from sgrocc.experts import Prediction
 from sgrocc.experts.metric_scale import MetricScale, floor_points, from_floor_points, from_sparse_depth
+from sgrocc_ros.parameters import MOST_CAMERAS
 from sgrocc_ros.transforms import PoseQueue, RosTransforms
 
 
@@ -41,7 +42,9 @@ class ScaleCorrection:
 
         sensed: (h, w) metres, of a sparse sensor, for sparse_depth.
         """
-        scale = self._by_camera.setdefault(frame_id, MetricScale())
+        scale = self._by_camera[frame_id] = self._by_camera.pop(frame_id, None) or MetricScale()
+        if len(self._by_camera) > MOST_CAMERAS:
+            del self._by_camera[next(iter(self._by_camera))]  # that was seen longest ago
         if self._transforms is None:
             scale.observe(None if sensed is None else from_sparse_depth(raw, sensed), stamp_ns / 1e9)
         else:
@@ -50,7 +53,8 @@ class ScaleCorrection:
                 lambda item: self._transforms.lookup(self._base_frame, item[1], item[0]), time.monotonic()
             )
             for (seen_ns, camera, points), pose in ready:
-                self._by_camera[camera].observe(from_floor_points(points, pose), seen_ns / 1e9)
+                seen = self._by_camera.setdefault(camera, MetricScale())
+                seen.observe(from_floor_points(points, pose), seen_ns / 1e9)
         self.last = scale
         self._value.publish(Float64(data=scale.value))
         self._sigma.publish(Float64(data=scale.sigma))

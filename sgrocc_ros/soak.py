@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from pathlib import Path
-from subprocess import Popen
+from subprocess import CalledProcessError, Popen
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from sgrocc.datasets.posed_rgbd import PosedRgbdSequence
+from sgrocc.files import write_json
 from sgrocc_ros.demo import SHIPPED_RECORDING, Listener, cpu_s_of, environment, play, running_nodes, wait_for_map
 from sgrocc_ros.evaluate_bag import add_expert_arguments, expert_overrides
 from sgrocc_ros.record_sequence import record_sequence
@@ -37,6 +37,8 @@ def run(
     The recording is played again and again for `lap_s` seconds before memory and time are read. Each time its clock
     begins anew, as a bag's in a loop does, and the map is kept.
     """
+    if frames < 1:
+        raise ValueError(f"{frames} frames cannot be played: give one or more")
     overrides = overrides or {}
     os.environ.update(environment())
     out.mkdir(parents=True, exist_ok=True)
@@ -71,7 +73,7 @@ def run(
     finally:
         listener.close()
     result = {"laps": laps, "failures": failures_of(laps)}
-    (out / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_json(out / "metrics.json", result)
     draw(laps, out / "soak.png")
     Console().print(table)
     return result
@@ -159,7 +161,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         overrides = expert_overrides(options)
         failures = run(Path(options.sequence), Path(options.out), options.frames, overrides)["failures"]
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, CalledProcessError) as error:
         failures = [str(error)]
     for failure in failures:
         print(f"soak: {failure}", file=sys.stderr)

@@ -21,6 +21,8 @@ from sgrocc_ros.scale import ScaleCorrection
 from sgrocc_ros.synchronise import StampJoiner
 from sgrocc_ros.worker import Worker, run_nodes
 
+_NO_MEMORY = "no_memory", "nobody listens to gaussians: start and activate gaussian_memory"
+
 #: Receives (prediction, stamp in nanoseconds, frame id of the camera).
 PredictionSink = Callable[[Prediction, int, str], None]
 
@@ -126,6 +128,9 @@ class SpatialExpertNode(ManagedNode):
         header = joined["image"].header
         stamp_ns, frame_id = messages.stamp_ns(header), self.values["camera_frame"] or header.frame_id
         begun = time.monotonic()
+        if self._sink is None and not any(output.get_subscription_count() for output in self.outputs.values()):
+            self.counters.drop(*_NO_MEMORY)
+            return
         try:
             with stage("decode"):
                 frame = self._decoder.frame(
@@ -144,6 +149,8 @@ class SpatialExpertNode(ManagedNode):
             self._publish(prediction, messages.to_header(stamp_ns, frame_id), 1e3 * (time.monotonic() - begun))
             if self._sink is not None:
                 self._sink(prediction, stamp_ns, frame_id)
+            elif not self.outputs["gaussians"].get_subscription_count():
+                self.counters.drop(*_NO_MEMORY)
 
     def _publish(self, prediction: Prediction, header, spent_ms: float) -> None:
         builders = {

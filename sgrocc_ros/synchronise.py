@@ -91,16 +91,16 @@ class StampJoiner:
                 self._give_up(waiting)
         return self._join()
 
-    def close(self) -> None:
-        """Give up whatever waits."""
+    def close(self, reason: str, sentence: str) -> None:
+        """Give up whatever waits, for that reason."""
         for _ in self._waiting:
-            self._drop("stopped", f"{self._primary} was still waiting for its partners when the node was stopped")
+            self._drop(reason, sentence)
         self._waiting.clear()
 
     def take_dropped(self) -> list[tuple[str, str]]:
         """(reason, sentence) of each primary item lost since the last call.
 
-        Reasons: no_<stream> of the first missing partner, same_stamp, stamp_went_back, stopped.
+        Reasons: no_<stream> of the first missing partner, same_stamp, stamp_went_back, or that of `close`.
         """
         dropped, self._dropped = self._dropped, []
         return dropped

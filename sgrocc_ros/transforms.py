@@ -230,10 +230,17 @@ class RosTransforms:
         self._close: Callable[[], None] = lambda: None
         try:
             self._buffer = _Tf2Buffer(node, cache_time_s, self._report)
-            self._close = self._buffer.close
+            stop_listening = self._buffer.close
         except ImportError:
             self._buffer = TransformBuffer(cache_time_s)
-            self._listen(node)
+            stop_listening = self._listen(node)
+        jumps = when_clock_goes_back(node, lambda _: self.clear())
+
+        def close() -> None:
+            jumps.unregister()
+            stop_listening()
+
+        self._close = close
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> Pose:
         """The pose that maps coordinates in `source` to `target` at a stamp; PoseUnavailable where there is none.
@@ -255,7 +262,7 @@ class RosTransforms:
         """Listen no more."""
         self._close()
 
-    def _listen(self, node) -> None:
+    def _listen(self, node) -> Callable[[], None]:
         from rclpy.qos import QoSDurabilityPolicy, QoSProfile
         from tf2_msgs.msg import TFMessage
 
@@ -264,14 +271,12 @@ class RosTransforms:
             node.create_subscription(TFMessage, "/tf", lambda msg: self._receive(msg, False), QoSProfile(depth=100)),
             node.create_subscription(TFMessage, "/tf_static", lambda msg: self._receive(msg, True), latched),
         ]
-        jumps = when_clock_goes_back(node, lambda _: self.clear())
 
         def close() -> None:
-            jumps.unregister()
             for subscription in heard:
                 node.destroy_subscription(subscription)
 
-        self._close = close
+        return close
 
     def _receive(self, msg, static: bool) -> None:
         for problem in _add_each(self._buffer, msg, static):
@@ -304,8 +309,8 @@ class _Tf2Buffer:
         from rclpy.time import Time
 
         self._tf2_ros, self._time, self._report = tf2_ros, Time, report
-        # With node=, tf2 follows the node's clock and clears itself when that jumps back.
-        self._buffer = tf2_ros.Buffer(cache_time=Duration(seconds=cache_time_s), node=node)
+        # Without node=: what it would make of the node, a service and a callback of the clock, is never destroyed.
+        self._buffer = tf2_ros.Buffer(cache_time=Duration(seconds=cache_time_s))
         self._listener = tf2_ros.TransformListener(self, node, spin_thread=False)
         self.clear = self._buffer.clear
         self.close = self._listener.unregister
@@ -399,6 +404,8 @@ class PoseQueue:
                 if error.may_come and now_s - pushed_s < self.max_wait_s:
                     break
                 dropped.append((item, error.reason, str(error)))
+            except Exception as error:  # else it would hold up all others for ever
+                dropped.append((item, "internal_error", f"{type(error).__name__}: {error}: please report it"))
             del self._waiting[0]
         return ready, dropped
 

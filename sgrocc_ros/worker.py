@@ -16,14 +16,13 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 
 
 class Worker:
     """Calls `handle(item)` for queued items, oldest first, and `poll()` at least every 10 ms while it returns True.
 
     A full queue drops its oldest item. `lost` hears of every item that is never handled: "overtaken", or "stopped". An
-    exception goes to `failed`, and work goes on.
+    exception goes to `failed`, with whether an item was the cause, and work goes on.
     """
 
     def __init__(
@@ -32,7 +31,7 @@ class Worker:
         *,
         queue_length: int,
         lost: Callable[[str], None],
-        failed: Callable[[str], None],
+        failed: Callable[[str, bool], None],
         poll: Callable[[], bool] = lambda: False,
     ) -> None:
         self._handle, self._poll, self._lost, self._failed = handle, poll, lost, failed
@@ -81,46 +80,12 @@ class Worker:
             try:
                 if item is not None:
                     self._handle(item)
-                polling = self._poll()
             except Exception:  # a bug in one frame must not end the map
-                self._failed(traceback.format_exc())
-
-
-class Requests:
-    """What other threads ask of the thread that owns the work: done there, in order, by `answer`.
-
-    An action returns a sentence; what it raises is logged, and is the answer.
-    """
-
-    def __init__(self, log: Callable[[str], None], answered: Callable[[], None] = lambda: None) -> None:
-        """answered: called after each answer; an executor that waits must be woken to pass it on."""
-        self._log, self._answered = log, answered
-        self._asked: deque[tuple[Callable[[], str], Future]] = deque()
-
-    def ask(self, action: Callable[[], str]) -> Future:
-        """The future result is (success, sentence)."""
-        done = Future()
-        self._asked.append((action, done))
-        return done
-
-    def answer(self) -> None:
-        """Do all that was asked for."""
-        while self._asked:
-            action, done = self._asked.popleft()
+                self._failed(traceback.format_exc(), True)
             try:
-                done.set_result((True, action()))
-            except (ValueError, OSError) as error:
-                self._log(str(error))
-                done.set_result((False, str(error)))
-            except Exception as error:  # whoever asked must not wait for ever
-                self._log(traceback.format_exc())
-                done.set_result((False, f"{type(error).__name__}: {error}"))
-            self._answered()
-
-    def refuse(self, sentence: str) -> None:
-        """Answer all with no."""
-        while self._asked:
-            self._asked.popleft()[1].set_result((False, sentence))
+                polling = self._poll()
+            except Exception:
+                self._failed(traceback.format_exc(), False)
 
 
 def run_nodes(make_nodes: Callable[[], Sequence], args: list[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from sgrocc.memory.voxels import VoxelUpdate
 from sgrocc_ros import health, parameters
 from sgrocc_ros.lifecycle import MAP_QOS
 from sgrocc_ros.occupancy_publisher_node import OccupancyPublisherNode
-from sgrocc_ros.outputs import OUTPUTS
+from sgrocc_ros.outputs import OUTPUTS, MapUpdate
 from sgrocc_ros.worker import bring_up
 
 MEMORY = {
@@ -99,7 +99,7 @@ class Published:
         labels = np.array(list(voxels.values()), np.uint8)
         update = VoxelUpdate(np.array(list(voxels), np.int32), labels, (labels != FREE).astype(np.float32))
         self.stamp_ns = self.node.get_clock().now().nanoseconds - int(delay_s * 1e9)
-        self.node.accept(update, self.stamp_ns, False)
+        self.node.accept(MapUpdate(update, self.stamp_ns, False, 0.08, "odom"))
 
     def next(self, topic: str, voxels: dict, delay_s: float = 0.0):
         """The message of a topic after this update."""
@@ -183,8 +183,8 @@ def test_the_rates_hold_from_now_on_and_not_after_the_old_period():
 
 
 def test_the_latency_is_judged_by_the_thresholds_of_now_and_by_new_frames_alone():
-    with published() as run:
-        judged = run.node._judge_latency
+    with published(latency_warn_ms=60e3, latency_error_ms=120e3) as run:
+        judged = run.node._judge
 
         def after(count: int, delay_s: float) -> dict:
             for _ in range(count):
@@ -197,13 +197,13 @@ def test_the_latency_is_judged_by_the_thresholds_of_now_and_by_new_frames_alone(
         change(run.node, latency_error_ms=250.0)
         assert judged()["latency"][0] == b"\x02" and judged()["latency"][0] == b"\x02"  # looking does not clear it
         assert float(run.node.details()["latency_ms"]) > 250
-        change(run.node, latency_warn_ms=5000.0, latency_error_ms=6000.0)
+        change(run.node, latency_warn_ms=60e3, latency_error_ms=120e3)
         assert judged() == {}
-        noted = len(run.node._latencies)
+        noted = len(run.node._latency._noted)
         late = []
         run.reader.create_subscription(PointCloud2, "occupancy/points", late.append, MAP_QOS)
         run.wait_for(lambda: late)
-        assert len(run.node._latencies) == noted  # an old frame for a new reader is not a slow one
+        assert len(run.node._latency._noted) == noted  # an old frame for a new reader is not a slow one
 
 
 def test_the_file_of_the_ply(tmp_path):

@@ -15,11 +15,12 @@ import yaml
 from geometry_msgs.msg import TransformStamped
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from scenes import FUZZ
+from scenes import CAMERA, FUZZ, pose_at
 from sensor_msgs.msg import PointField
 from test_map_file import same, walk
 from test_messages import HEADER, random_gaussians, random_update
 
+from sgrocc.experts import Prediction
 from sgrocc.labels import NUM_CLASSES, UNKNOWN
 from sgrocc.memory import map_file
 from sgrocc.memory.gaussian_memory import GaussianMemory
@@ -87,9 +88,18 @@ def test_a_cloud_of_gaussians_is_read_or_refused_and_what_is_read_the_memory_tak
         return
     event("read")
     assert semantic in (True, False) and all(np.isfinite(sigma)) and len(gaussians.means) == len(gaussians.opacities)
-    # What the memory checks before anything of a frame enters the map.
-    kept = gaussians.finite()
-    assert kept.shape == (len(gaussians),)
+    depth = np.ones((CAMERA.height // 8, CAMERA.width // 8), np.float32)
+    camera = CAMERA.resized(depth.shape[1], depth.shape[0])
+    memory = GaussianMemory()
+    try:
+        memory.fuse(Prediction(depth, camera, gaussians, semantic, sigma), pose_at(0, 0, 0))
+    except ValueError as error:
+        event("not fused")
+        is_a_sentence(error)
+    assert memory.gaussians().finite().all()
+    known = memory.snapshot()
+    assert ((known.probabilities >= 0) & (known.probabilities <= 1)).all()
+    assert np.isin(known.labels, [*range(NUM_CLASSES + 1), UNKNOWN]).all()
 
 
 @settings(max_examples=600 * FUZZ, deadline=None)

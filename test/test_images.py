@@ -929,6 +929,11 @@ def test_a_bag_s_mask_keeps_pixels_out_and_a_bag_without_frames_says_why(bags, t
     assert sides[1][0] < 0.3 * sides[0][0] and sides[1][1] > 0.9 * sides[0][1]
     with pytest.raises(ValueError, match="has no topic /mask: name the topics of its camera"):
         fuse_bag(bags["pinhole"], Inputs(), parameters.complete({**given, "use_mask": True}))
+    with pytest.raises(ValueError, match="without scale_source and for one camera"):
+        fuse_bag(masked, Inputs(), parameters.complete({**given, "cameras": "front rear"}))
+    assert half.truth.result("odom").occupied.sum() < 0.7 * whole.truth.result("odom").occupied.sum()
+    renamed = fuse_bag(masked, Inputs(), parameters.complete({**given, "camera_frame": "nowhere"}))
+    assert dict(renamed.dropped) == {"frame_unknown": ROOM_FRAMES}
     elsewhere = parameters.complete({**given, "global_frame": "map"})
     with pytest.raises(ValueError, match=r"no frame of .*masked could be fused: no pose of .* in 'map'"):
         evaluate(masked, Inputs(), elsewhere)

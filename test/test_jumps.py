@@ -68,6 +68,14 @@ def test_a_jump_of_the_clock_is_no_jump_of_the_map():
     assert watch.sentence(lambda *_: next(poses), 1, 0.3, 5.0) == ""
 
 
+def test_what_drifted_in_a_long_pause_is_no_jump():
+    poses = [turned(0), turned(0, 0.6), turned(0, 1.2)]
+    for pause_s, sentences in ((9.0, 2), (11.0, 0)):
+        watch, left = MapJumps("map", "odom"), iter(poses)
+        said = [watch.sentence(lambda *_, left=left: next(left), round(1e9 * i * pause_s), 0.3, 5.0) for i in range(3)]
+        assert sum(map(bool, said)) == sentences
+
+
 @pytest.mark.parametrize(("reaction", "kept"), [("keep", True), ("reset", False)])
 def test_a_loop_closure_is_reported_and_the_map_kept_or_begun_anew(reaction, kept):
     with running(global_frame="map", on_map_jump=reaction) as run:

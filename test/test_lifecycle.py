@@ -120,13 +120,22 @@ def test_frames_that_wait_when_a_node_stops_are_counted():
 @contextmanager
 def apart(**overrides):
     """Memory and publisher as if they were processes of their own, with a reader; they are not configured."""
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=fresh_domain())
     given = [Parameter(name, value=value) for name, value in {"expert": "geometric", **overrides}.items()]
-    options = {"parameter_overrides": given, "context": context}
-    memory, publisher = GaussianMemoryNode(**options), OccupancyPublisherNode(**options)
-    with spinning([publisher, memory]):
+    domain, nodes = fresh_domain(), []
+    for kind in (GaussianMemoryNode, OccupancyPublisherNode):
+        context = rclpy.Context()  # of its own, so that they find each other as processes do
+        rclpy.init(context=context, domain_id=domain)
+        nodes.append(kind(parameter_overrides=given, context=context))
+    memory, publisher = nodes
+    with spinning([publisher]), spinning([memory]):
         yield memory, publisher
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def transition(node, *names: str) -> None:
@@ -137,12 +146,6 @@ def transition(node, *names: str) -> None:
 def test_what_changes_while_the_memory_is_silent_is_published_when_it_speaks_again(tmp_path):
     def known() -> int:
         return len(publisher._out.map.known().indices)
-
-    def wait_for(condition) -> None:
-        deadline = time.monotonic() + 10
-        while not condition():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
 
     path = tmp_path / "room.map"
     with running(map_file=str(path)) as run:
@@ -164,6 +167,105 @@ def test_what_changes_while_the_memory_is_silent_is_published_when_it_speaks_aga
         path.unlink()
         transition(memory, "deactivate", "cleanup", "configure", "activate")
         wait_for(lambda: known() == 0)
+
+
+@pytest.mark.parametrize("loads", [False, True])
+def test_a_memory_that_was_started_again_sends_its_map_though_nothing_is_fused(tmp_path, loads):
+    path = tmp_path / "room.map"
+    with running(map_file=str(path)) as run:
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        assert call(run, Trigger, "gaussian_memory/save_map").success
+        voxels = len(run.map())
+    with apart(map_file=str(path)) as (memory, publisher):
+        transition(publisher, "configure", "activate")
+        transition(memory, "configure", "activate")
+        wait_for(lambda: len(publisher._out.map.known().indices) == voxels)
+        memory.stop()
+        if not loads:
+            path.unlink()
+        # Not of the memory that is left, but of the one that went.
+        stale = VoxelUpdate(np.full((1, 3), 90, np.int32), np.array([WALL_LABEL], np.uint8), np.ones(1, np.float32))
+        in_executor(publisher.executor, lambda: publisher._out.apply(stale, True))
+        again = rclpy.Context()
+        rclpy.init(context=again, domain_id=publisher.context.get_domain_id())
+        given = [Parameter("expert", value="geometric"), Parameter("map_file", value=str(path))]
+        with spinning([another := GaussianMemoryNode(parameter_overrides=given, context=again)]):
+            transition(another, "configure", "activate")
+            wait_for(lambda: len(publisher._out.map.known().indices) == (voxels if loads else 0))
+
+
+def test_a_memory_of_another_grid_or_frame_is_not_published_and_said():
+    with running() as run:
+        publisher = run.nodes[0]
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        run.wait_for(lambda: run.robot.cloud is not None and run.robot.cloud.width)
+        transition(run.memory, "deactivate", "cleanup")
+        assert run.memory.set_parameters([Parameter("resolution_m", value=0.16)])[0].successful
+        transition(run.memory, "configure", "activate")
+        run.wait_for(run.robot.ready)
+        run.robot.cloud = None
+        run.robot.send_good_frame()
+        run.wait_until_fused(2)
+        run.wait_for(lambda: publisher.health.level == b"\x02")
+        assert "gaussian_memory maps voxels of 0.16 m in 'odom' and occupancy_publisher has 0.08" in (
+            publisher.health.message
+        )
+        assert run.robot.cloud is None
+        transition(publisher, "deactivate", "cleanup")
+        assert publisher.set_parameters([Parameter("resolution_m", value=0.16)])[0].successful
+        transition(publisher, "configure", "activate")
+        run.wait_for(lambda: len(publisher._out.map.known().indices) == len(run.map()) > 0)
+        run.wait_for(lambda: "voxels of" not in publisher.health.message)
+
+
+def test_a_publisher_that_is_configured_late_gets_what_came_before():
+    with made() as nodes:
+        publisher, memory, _ = nodes
+        transition(memory, "configure", "activate")
+        one, two = (
+            VoxelUpdate(np.full((1, 3), i, np.int32), np.array([WALL_LABEL], np.uint8), np.ones(1, np.float32))
+            for i in (1, 2)
+        )
+        memory._send(one, 1, False)
+        wait_for(lambda: publisher._needs_map and not publisher._inbox)
+        transition(publisher, "configure", "activate")
+        memory._send(two, 1, False)
+        wait_for(lambda: not publisher._needs_map)  # it asked for all there is, which in this memory is nothing
+        assert len(publisher._out.map.known().indices) == 0
+
+
+def test_a_publisher_whose_memory_is_not_there_says_so():
+    with apart(watchdog_after_s=0.5) as (memory, publisher):
+        transition(publisher, "configure", "activate")
+        wait_for(lambda: "no whole map comes from gaussian_memory" in publisher.health.message)
+        transition(memory, "configure", "activate")
+        wait_for(lambda: "no whole map" not in publisher.health.message)
+
+
+def test_an_expert_that_no_memory_hears_counts_its_frames():
+    with running() as run:
+        run.expert._sink = None  # as a process of its own
+        image, info, depth = run.robot.frame()
+        run.robot.send(image, info, depth)
+        assert "start and activate gaussian_memory" in run.wait_until_dropped("no_memory")
+        heard = []
+        run.robot.node.create_subscription(Image, "gaussians/depth", heard.append, 10)
+        run.wait_for(lambda: run.expert.outputs["gaussians/depth"].get_subscription_count())
+        run.robot.send(*run.robot.frame())
+        run.wait_until_dropped("no_memory", 2)
+        run.wait_for(lambda: heard)  # the depth is of use without a memory
+
+
+def test_a_loaded_map_is_published_before_a_simulated_clock_begins(tmp_path):
+    path = tmp_path / "room.map"
+    with running(map_file=str(path)) as run:
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        assert call(run, Trigger, "gaussian_memory/save_map").success
+    with running(map_file=str(path), use_sim_time=True) as run:
+        run.wait_for(lambda: run.robot.cloud is not None and run.robot.cloud.width)
 
 
 def test_an_update_with_a_smaller_number_is_of_a_memory_that_was_started_again():
@@ -229,6 +331,14 @@ def test_what_is_wrong_for_another_node_stops_that_node_alone():
         assert trigger(memory, "configure") == "FAILURE" and "max_pose_wait_s" in memory.problem
         assert memory.set_parameters([Parameter("max_pose_wait_s", value=0.1)])[0].successful
         assert trigger(memory, "configure") == "SUCCESS"
+    with made(grid_min_height_m=9.0, cameras="front front") as nodes:  # what does not fit together, as well
+        publisher, memory, expert = nodes
+        assert trigger(memory, "configure") == "SUCCESS"
+        assert trigger(publisher, "configure") == "FAILURE" and "grid_min_height_m" in publisher.problem
+        assert trigger(expert, "configure") == "FAILURE" and "cameras" in expert.problem
+
+
+ENTITIES = ("publishers", "subscriptions", "services", "clients", "timers", "guards", "waitables")
 
 
 def test_every_transition_can_be_gone_through_again_and_again():
@@ -236,7 +346,7 @@ def test_every_transition_can_be_gone_through_again_and_again():
         for transition in ("configure", "activate", "deactivate", "activate", "deactivate", "cleanup"):
             for node in nodes:
                 assert trigger(node, transition) == "SUCCESS", node.problem
-        left.append([(len(list(node.publishers)), len(list(node.subscriptions))) for node in nodes])
+        left.append([[len(list(getattr(node, kind))) for kind in ENTITIES] for node in nodes])
 
     left = []
     with made(scale_source="camera_height", expert="learned", depth_source="network") as nodes:
@@ -491,7 +601,7 @@ def test_free_space_of_a_network_clears_nothing_unless_asked():
     from sgrocc_ros import parameters
     from sgrocc_ros.outputs import MapOutputs
 
-    out = MapOutputs(0.08, pytest.fail)
+    out = MapOutputs(0.08, "odom", pytest.fail)
     indices = np.array([[0, 0, 5], [1, 0, 5], [2, 0, 5]], np.int32)
     labels = np.array([FREE, WALL_LABEL, FREE], np.uint8)
     out.apply(VoxelUpdate(indices, labels, np.array([0, 1, 0], np.float32)), False)

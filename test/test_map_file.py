@@ -122,6 +122,18 @@ DAMAGES = {
 }
 
 
+def test_the_sentence_is_short_whatever_the_file_holds(saved):
+    """zipfile's own message repeats a name of the file, which damage makes as long as the file."""
+    _, path = saved
+    content = bytearray(path.read_bytes())
+    place = content.index(b"blocks.npy") - 4
+    content[place : place + 2] = (2000).to_bytes(2, "little")
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match="is no map, or is damaged") as refused:
+        map_file.load(GaussianMemory(), path, "odom")
+    assert len(str(refused.value)) < 200 + len(str(path))
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_refused_in_a_sentence_and_changes_nothing(saved, damage):
     _, path = saved

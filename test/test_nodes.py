@@ -31,7 +31,7 @@ from sgrocc_ros import images, messages, outputs, parameters, pipeline
 from sgrocc_ros.lifecycle import MAP_QOS
 from sgrocc_ros.occupancy_publisher_node import OccupancyPublisherNode
 from sgrocc_ros.octree import OctreeMap
-from sgrocc_ros.outputs import MapOutputs
+from sgrocc_ros.outputs import MapOutputs, MapUpdate
 from sgrocc_ros.worker import bring_up
 
 _DOMAINS = itertools.count()
@@ -208,11 +208,11 @@ def running(qos: QoSProfile = BEST_EFFORT, until_ready: bool = True, cli_args: l
     }
     given = [Parameter(name, value=value) for name, value in options.items()]
     nodes = pipeline.make_pipeline(parameter_overrides=given, context=context, cli_args=cli_args)
-    if not bring_up(nodes):
-        raise ValueError(next(node.problem for node in nodes if node.problem))
     robot = Robot(context, qos)
     run = Running(robot, nodes)
     with spinning(nodes, robot.node):
+        if not in_executor(robot.node.executor, lambda: bring_up(nodes)):
+            raise ValueError(next(node.problem for node in nodes if node.problem))
         if until_ready:
             run.wait_for(robot.ready)
         yield run
@@ -459,6 +459,7 @@ def test_a_bug_in_one_frame_does_not_take_along_those_that_were_ready_with_it():
 def test_an_update_that_could_not_be_sent_counts_once_and_the_whole_map_follows():
     with running() as run:
         publisher, broken = run.nodes[0], [ZeroDivisionError("a bug")]
+        run.wait_for(lambda: not run.memory._owes_map)  # what it sends when it begins
         run.memory._sink = lambda *given: (
             publisher.accept(*given) if not broken else (_ for _ in ()).throw(broken.pop())
         )
@@ -579,7 +580,7 @@ def test_sending_the_whole_map_takes_a_tenth_of_the_time_at_most(monkeypatch, ta
     one = VoxelUpdate(np.zeros((1, 3), np.int32), np.full(1, 3, np.uint8), np.ones(1, np.float32))
     until = time.monotonic() + 1.0
     while time.monotonic() < until:
-        node.accept(one, 1, False)
+        node.accept(MapUpdate(one, 1, False, 0.08, "odom"))
         node._publish()
         time.sleep(0.005)
     following = [topics for topics in built if topics]
@@ -587,7 +588,7 @@ def test_sending_the_whole_map_takes_a_tenth_of_the_time_at_most(monkeypatch, ta
     # What changed last is not forgotten: it goes out when it is its turn.
     node._publish()
     following = [topics for topics in built if topics]
-    node.accept(one, 1, False)
+    node.accept(MapUpdate(one, 1, False, 0.08, "odom"))
     until = time.monotonic() + 10.0
     while len([topics for topics in built if topics]) == len(following) and time.monotonic() < until:
         node._publish()
@@ -599,7 +600,7 @@ def test_sending_the_whole_map_takes_a_tenth_of_the_time_at_most(monkeypatch, ta
 
 def test_an_octree_that_nobody_asks_for_any_more_is_dropped_and_made_anew(monkeypatch):
     monkeypatch.setattr(outputs, "_MOST_NOT_IN_OCTREE", 5)
-    out, values = MapOutputs(0.08, pytest.fail), parameters.complete({})
+    out, values = MapOutputs(0.08, "odom", pytest.fail), parameters.complete({})
 
     def change(number, label):
         indices, labels = np.full((1, 3), number, np.int32), np.full(1, label, np.uint8)

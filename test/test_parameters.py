@@ -180,6 +180,14 @@ def test_an_int_stands_for_a_float_and_nothing_else_does():
             "grid_min_height_m must be less than grid_max_height_m",
         ),
         ({"grid_min_height_m": 2.0}, "grid_min_height_m must be less than grid_max_height_m"),
+        (
+            {"cameras": "front rear", "camera_frame": "camera"},
+            "camera_frame would put all cameras in one place: leave it empty, and let each image name its frame",
+        ),
+        (
+            {"cameras": " ".join(f"c{i}" for i in range(33))},
+            "cameras has 33 names: give 32 at most",
+        ),
         ({"min_depth_m": 4.0}, "min_depth_m 4.0 must be less than max_depth_m 4.0"),
         (
             {"memory.lowest_confidence": 1.0},

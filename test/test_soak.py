@@ -14,7 +14,7 @@ def test_a_minute_keeps_memory_and_map_in_bounds(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv(name, value)
     result = soak.run(demo.SHIPPED_RECORDING, tmp_path / "out", LAPS * FRAMES, {"expert": "geometric"}, lap_s=18.0)
     assert result["failures"] == []
-    assert len(result["laps"]) == LAPS and result["laps"][-1]["minutes"] > 1
+    assert len(result["laps"]) == LAPS and result["laps"][-1]["minutes"] > 0.9
     if find_spec("matplotlib"):
         assert (tmp_path / "out" / "soak.png").stat().st_size > 5000
     else:
@@ -32,6 +32,11 @@ def test_a_minute_keeps_memory_and_map_in_bounds(tmp_path, monkeypatch, capsys):
     sent = FRAMES * len(result["laps"])
     # How many a machine keeps up with is the demo's business; here, on a busy one too, most must come through.
     assert last["received"] > 0.9 * sent and last["fused"] > 0.6 * last["received"]
+
+
+def test_no_frames_are_refused(tmp_path, capsys):
+    assert soak.main(["--frames", "0", "--out", str(tmp_path / "out")]) == 1
+    assert "0 frames cannot be played: give one or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

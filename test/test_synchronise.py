@@ -238,6 +238,6 @@ def test_what_waits_at_the_end_is_told():
     joiner = StampJoiner(("image", "depth"), tolerance_s=0.05)
     joiner.add("image", 10, "a", 0.0)
     joiner.add("image", 20, "b", 0.0)
-    joiner.close()
-    assert [reason for reason, _ in joiner.take_dropped()] == ["stopped", "stopped"]
+    joiner.close("stopped", "the node was stopped")
+    assert joiner.take_dropped() == 2 * [("stopped", "the node was stopped")]
     assert joiner.add("depth", 10, "A", 0.0) == [] and joiner.take_dropped() == []

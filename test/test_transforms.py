@@ -363,6 +363,21 @@ def test_a_full_queue_drops_its_oldest_frame():
     assert [item for item, _ in queue.poll(lambda item: moved(item), 0.0)[0]] == [2, 3]
 
 
+def test_a_lookup_that_breaks_gives_up_its_frame_alone():
+    queue = PoseQueue(5, 1.0)
+    for stamp in (1, 2):
+        queue.push(stamp, stamp, 0.0)
+
+    def lookup(item):
+        if item == 1:
+            raise ZeroDivisionError("a bug")
+        return Pose.identity()
+
+    ready, dropped = queue.poll(lookup, 0.0)
+    assert [item for item, _ in ready] == [2] and len(queue) == 0
+    assert [(item, reason) for item, reason, _ in dropped] == [(1, "internal_error")]
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 50), st.sampled_from([*REASONS, ""])), max_size=40), st.integers(1, 8))
 def test_every_frame_leaves_once(frames, max_length):

@@ -8,7 +8,9 @@ from sgrocc_ros.worker import Worker
 
 def worker_of(handle, queue_length=2, **options):
     lost, failures = [], []
-    worker = Worker(handle, queue_length=queue_length, lost=lost.append, failed=failures.append, **options)
+    worker = Worker(
+        handle, queue_length=queue_length, lost=lost.append, failed=lambda *told: failures.append(told), **options
+    )
     return worker, lost, failures
 
 
@@ -83,5 +85,18 @@ def test_an_error_is_told_and_the_next_item_is_handled():
     worker.put(0, wait=True)
     worker.put(1, wait=True)
     wait_for(lambda: done == [1])
-    assert len(failures) == 1 and "broken" in failures[0]
+    [(trace, of_item)] = failures
+    assert "broken" in trace and of_item
     worker.stop()
+
+
+def test_an_error_in_what_is_done_besides_is_no_item_s():
+    def poll():
+        if not failures:
+            raise KeyError("broken")
+        return False
+
+    worker, lost, failures = worker_of(lambda item: None, poll=poll)
+    wait_for(lambda: failures)
+    worker.stop()
+    assert [of_item for _, of_item in failures] == [False] and lost == []

@@ -16,7 +16,7 @@ import numpy as np
 
 from sgrocc.evaluation.disturbances import Disturbance, Disturbed
 from sgrocc.evaluation.protocols import DEPTHS, PROTOCOLS
-from sgrocc.files import whole_file
+from sgrocc.files import write_json
 
 if TYPE_CHECKING:
     from sgrocc.datasets.layout import Layout
@@ -370,5 +370,4 @@ def data_hash(layout: Layout, split: str, protocol: str, mini: bool = False, sce
 
 def _write_json(path: Path, report: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(path, report)

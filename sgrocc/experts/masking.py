@@ -22,15 +22,24 @@ def without(prediction: Prediction, mask: np.ndarray) -> Prediction:
         raise ValueError(f"the mask has shape {mask.shape}: it must be an image (height, width) of the camera's view")
     if not mask.any():
         return prediction
-    height, width = prediction.depth.shape
-    masked = _any_within(_any_within(mask, height).T, width).T
+    masked = _resized(mask, *prediction.depth.shape)
     pixels, _ = prediction.camera.project(prediction.gaussians.means)
     rows, columns, inside = prediction.camera.pixel_index(pixels)
     return replace(
         prediction,
-        depth=np.where(masked, np.float32(0), prediction.depth),
+        depth=unmasked(prediction.depth, mask),
         gaussians=prediction.gaussians.select(~(inside & masked[rows, columns])),
     )
+
+
+def unmasked(depth: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(h, w) float32 depth in metres, 0 where a mask of any size, as in `without`, covers it."""
+    return np.where(_resized(np.asarray(mask).astype(bool), *depth.shape), np.float32(0), depth)
+
+
+def _resized(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(height, width) bool: True where any pixel of the mask that a pixel covers is."""
+    return _any_within(_any_within(mask, height).T, width).T
 
 
 def _any_within(mask: np.ndarray, count: int) -> np.ndarray:

@@ -54,7 +54,8 @@ def load(memory: GaussianMemory, path: str | Path, frame_id: str) -> None:
         head = json.loads(str(arrays.pop("head")))
         version = head["format"]
     except Exception as error:  # zipfile, zlib, json and numpy have no common base
-        raise ValueError(f"{path} is no map, or is damaged ({error}): load another copy of it") from error
+        why = " ".join(str(error).split())[:120]  # zipfile repeats what it read
+        raise ValueError(f"{path} is no map, or is damaged ({why}): load another copy of it") from error
     if version != FORMAT:
         raise ValueError(f"{path} has format {version} and this software reads {FORMAT}: use the version that wrote it")
     if head.get("sha256") != _digest(arrays):
