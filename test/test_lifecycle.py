@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +132,16 @@ def apart(**overrides):
         yield memory, publisher
 
 
+def saved_map(folder) -> tuple[Path, int]:
+    """The file of a map of one frame, and the number of its voxels."""
+    path = folder / "room.map"
+    with running(map_file=str(path)) as run:
+        run.robot.send_good_frame()
+        run.wait_until_fused(1)
+        assert call(run, Trigger, "gaussian_memory/save_map").success
+        return path, len(run.map())
+
+
 def wait_for(condition) -> None:
     deadline = time.monotonic() + 15
     while not condition():
@@ -147,12 +158,7 @@ def test_what_changes_while_the_memory_is_silent_is_published_when_it_speaks_aga
     def known() -> int:
         return len(publisher._out.map.known().indices)
 
-    path = tmp_path / "room.map"
-    with running(map_file=str(path)) as run:
-        run.robot.send_good_frame()
-        run.wait_until_fused(1)
-        assert call(run, Trigger, "gaussian_memory/save_map").success
-        voxels = len(run.map())
+    path, voxels = saved_map(tmp_path)
     with apart(map_file=str(path)) as (memory, publisher):
         transition(publisher, "configure", "activate")
         transition(memory, "configure")
@@ -171,12 +177,7 @@ def test_what_changes_while_the_memory_is_silent_is_published_when_it_speaks_aga
 
 @pytest.mark.parametrize("loads", [False, True])
 def test_a_memory_that_was_started_again_sends_its_map_though_nothing_is_fused(tmp_path, loads):
-    path = tmp_path / "room.map"
-    with running(map_file=str(path)) as run:
-        run.robot.send_good_frame()
-        run.wait_until_fused(1)
-        assert call(run, Trigger, "gaussian_memory/save_map").success
-        voxels = len(run.map())
+    path, voxels = saved_map(tmp_path)
     with apart(map_file=str(path)) as (memory, publisher):
         transition(publisher, "configure", "activate")
         transition(memory, "configure", "activate")
@@ -259,11 +260,7 @@ def test_an_expert_that_no_memory_hears_counts_its_frames():
 
 
 def test_a_loaded_map_is_published_before_a_simulated_clock_begins(tmp_path):
-    path = tmp_path / "room.map"
-    with running(map_file=str(path)) as run:
-        run.robot.send_good_frame()
-        run.wait_until_fused(1)
-        assert call(run, Trigger, "gaussian_memory/save_map").success
+    path, _ = saved_map(tmp_path)
     with running(map_file=str(path), use_sim_time=True) as run:
         run.wait_for(lambda: run.robot.cloud is not None and run.robot.cloud.width)
 
