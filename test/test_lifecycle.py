@@ -19,7 +19,7 @@ from scenes import CAMERA, pose_at
 from sensor_msgs.msg import Image
 from std_msgs.msg import UInt64
 from std_srvs.srv import Trigger
-from test_nodes import BEST_EFFORT, WALL, fresh_domain, in_executor, running, spinning
+from test_nodes import BEST_EFFORT, WALL, fresh_domain, in_executor, published_voxels, running, spinning
 
 from sgrocc.labels import FREE, GENERIC
 from sgrocc.labels import WALL as WALL_LABEL
@@ -155,24 +155,25 @@ def transition(node, *names: str) -> None:
 
 
 def test_what_changes_while_the_memory_is_silent_is_published_when_it_speaks_again(tmp_path):
-    def known() -> int:
-        return len(publisher._out.map.known().indices)
-
     path, voxels = saved_map(tmp_path)
     with apart(map_file=str(path)) as (memory, publisher):
         transition(publisher, "configure", "activate")
         transition(memory, "configure")
-        assert known() == 0 and memory._map_services.publish_map() == "it follows when the node is active"
+        services = memory._map_services
+        assert published_voxels(publisher) == 0 and services.publish_map() == "it follows when the node is active"
         transition(memory, "activate")
-        wait_for(lambda: known() == voxels)
+        wait_for(lambda: published_voxels(publisher) == voxels)
         transition(memory, "deactivate")
-        assert memory._map_services.ask(memory._map_services.reset) and (time.sleep(0.5) or known() == voxels)
+        services.ask(services.reset)
+        time.sleep(0.5)
+        assert published_voxels(publisher) == voxels
         transition(memory, "activate")
-        wait_for(lambda: known() == 0)
-        assert memory._map_services.ask(memory._map_services.load_map) and (wait_for(lambda: known() == voxels) or True)
+        wait_for(lambda: published_voxels(publisher) == 0)
+        services.ask(services.load_map)
+        wait_for(lambda: published_voxels(publisher) == voxels)
         path.unlink()
         transition(memory, "deactivate", "cleanup", "configure", "activate")
-        wait_for(lambda: known() == 0)
+        wait_for(lambda: published_voxels(publisher) == 0)
 
 
 @pytest.mark.parametrize("loads", [False, True])
@@ -181,7 +182,7 @@ def test_a_memory_that_was_started_again_sends_its_map_though_nothing_is_fused(t
     with apart(map_file=str(path)) as (memory, publisher):
         transition(publisher, "configure", "activate")
         transition(memory, "configure", "activate")
-        wait_for(lambda: len(publisher._out.map.known().indices) == voxels)
+        wait_for(lambda: published_voxels(publisher) == voxels)
         memory.stop()
         if not loads:
             path.unlink()
@@ -193,7 +194,7 @@ def test_a_memory_that_was_started_again_sends_its_map_though_nothing_is_fused(t
         given = [Parameter("expert", value="geometric"), Parameter("map_file", value=str(path))]
         with spinning([another := GaussianMemoryNode(parameter_overrides=given, context=again)]):
             transition(another, "configure", "activate")
-            wait_for(lambda: len(publisher._out.map.known().indices) == (voxels if loads else 0))
+            wait_for(lambda: published_voxels(publisher) == (voxels if loads else 0))
 
 
 def test_a_memory_of_another_grid_or_frame_is_not_published_and_said():
@@ -217,7 +218,7 @@ def test_a_memory_of_another_grid_or_frame_is_not_published_and_said():
         transition(publisher, "deactivate", "cleanup")
         assert publisher.set_parameters([Parameter("resolution_m", value=0.16)])[0].successful
         transition(publisher, "configure", "activate")
-        run.wait_for(lambda: len(publisher._out.map.known().indices) == len(run.map()) > 0)
+        run.wait_for(lambda: published_voxels(publisher) == len(run.map()) > 0)
         run.wait_for(lambda: "voxels of" not in publisher.health.message)
 
 
@@ -234,7 +235,7 @@ def test_a_publisher_that_is_configured_late_gets_what_came_before():
         transition(publisher, "configure", "activate")
         memory._send(two, 1, False)
         wait_for(lambda: not publisher._needs_map)  # it asked for all there is, which in this memory is nothing
-        assert len(publisher._out.map.known().indices) == 0
+        assert published_voxels(publisher) == 0
 
 
 def test_a_publisher_whose_memory_is_not_there_says_so():
@@ -295,7 +296,7 @@ def test_the_publisher_gets_the_whole_map_when_it_begins_again():
             assert change(run, "occupancy_publisher", getattr(Transition, f"TRANSITION_{transition.upper()}"))
         run.robot.cloud = None
         run.wait_for(lambda: run.robot.cloud is not None)
-        assert run.robot.cloud.width == count and len(publisher._out.map.known().indices) == len(run.map())
+        assert run.robot.cloud.width == count and published_voxels(publisher) == len(run.map())
 
 
 @pytest.mark.parametrize(

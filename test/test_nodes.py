@@ -174,6 +174,11 @@ def in_executor(executor, call):
     return result
 
 
+def published_voxels(publisher) -> int:
+    """How many voxels the publisher knows, asked in the thread that changes them."""
+    return in_executor(publisher.executor, lambda: len(publisher._out.map.known().indices))
+
+
 @contextmanager
 def spinning(nodes: list, *others):
     """The nodes of a pipeline, and others, spin in a thread; in the end all of them are gone, and their context."""
@@ -465,7 +470,7 @@ def test_an_update_that_could_not_be_sent_counts_once_and_the_whole_map_follows(
         )
         run.robot.send_good_frame()
         run.wait_until_dropped("internal_error")
-        run.wait_for(lambda: len(publisher._out.map.known().indices) == len(run.map()) > 0)
+        run.wait_for(lambda: published_voxels(publisher) == len(run.map()) > 0)
         assert run.counts == {"received": 1, "fused": 0, "dropped": {"internal_error": 1}}
 
 
