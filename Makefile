@@ -18,7 +18,7 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 help:
 	@echo "make demo                 set up (once) and run the demo on the recording that comes with the package"
-	@echo "make demo SEQUENCE=path   the same on a sequence of your own"
+	@echo "make demo SEQUENCE=path   the same on a sequence of your own; EXPERT=geometric: without a network"
 	@echo "make synthrooms OUT=path  generate the SynthRooms benchmark: 200 scenes to train, 20 to tune, 40 to test"
 	@echo "make train DATA=path      train the compact model on SynthRooms, both stages; begun again, it goes on"
 	@echo "make test                 set up, lint and run all tests"
@@ -40,7 +40,7 @@ set-up: python
 	@$(PYTHON) tools/set_up.py
 
 demo: set-up
-	@$(VENV_PYTHON) -m sgrocc_ros.demo $(if $(SEQUENCE),--sequence "$(SEQUENCE)")
+	@$(VENV_PYTHON) -m sgrocc_ros.demo $(if $(SEQUENCE),--sequence "$(SEQUENCE)") $(if $(EXPERT),--expert $(EXPERT))
 
 OUT ?= out/synthrooms
 synthrooms: python

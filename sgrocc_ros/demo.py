@@ -320,6 +320,15 @@ def run(sequence_folder: Path, out: Path, rate: float, overrides: dict[str, obje
     write_json(out / "metrics.json", metrics)
     write_report(out, metrics, draw(out, online, truth, sequence), [])
     print_table(metrics)
+    fused = listener.frames["fused"]
+    console.print(
+        f"Scores: the {fused} of {sent} frames that were fused in real time; OctoMap got all of them, offline."
+    )
+    if fused < 0.9 * sent:
+        console.print(
+            "This machine is too busy or too slow for the recording: with all frames see `offline`.", style="yellow"
+        )
+    console.print(f"picture: {out / 'isometric.png'}")
     console.print(f"report: {out / 'index.html'}   metrics: {out / 'metrics.json'}   outputs: {out / 'published'}")
     return metrics
 

@@ -74,7 +74,8 @@ class OccupancyPublisherNode(ManagedNode):
     def activated(self) -> None:
         self._heard = dict.fromkeys(self.outputs, 0)  # what changed while nothing was sent goes out to all
         self._had_map_s = time.monotonic()
-        self.health.watchdog.watch_outputs(lambda: list(self.outputs.values()))
+        # Before there is a map it does not matter that nobody reads it.
+        self.health.watchdog.watch_outputs(lambda: list(self.outputs.values()), lambda: self._has_map)
         self.every(0.2, self._publish)
         self.every(0.2, self._ask_for_map)
         if not self._in_pipeline:

@@ -234,7 +234,7 @@ TABLE: tuple[Parameter, ...] = (
         "map_file",
         "",
         MEMORY,
-        "file of the map: loaded at the start where it is there; ~/save_map writes it, ~/load_map reads it again",
+        "file of the map: loaded at the start where it is there; the services save_map and load_map write and read it",
         dynamic=True,
     ),
     Parameter(
@@ -393,7 +393,7 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "max_distance_m", 5.0, PUBLISHER, "distance field: what is further counts as so far", 0.1, 1000.0, dynamic=True
     ),
-    Parameter("ply_file", "", PUBLISHER, "file that ~/save_ply writes", dynamic=True),
+    Parameter("ply_file", "", PUBLISHER, "file that the service save_ply writes", dynamic=True),
     Parameter(
         "latency_warn_ms",
         500.0,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+import yaml
 
 from sgrocc_ros.gaussian_memory_node import GaussianMemoryNode
 from sgrocc_ros.health import FrameCounters
@@ -24,7 +27,24 @@ def make_pipeline(**node_options) -> list:
 
 
 def main(args: list[str] | None = None) -> int:
+    line = sys.argv if args is None else args
+    for path in (after for before, after in zip(line, line[1:]) if before == "--params-file"):
+        if _has_section_pipeline(path):
+            print(
+                f"sgrocc: {path} has a section 'pipeline', and no node has that name: put its parameters below '/**'",
+                file=sys.stderr,
+            )
+            return 2
     return run_nodes(make_pipeline, args)
+
+
+def _has_section_pipeline(path: str) -> bool:
+    """Of a file that rcl would read without a word, and leave that section out."""
+    try:
+        sections = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except Exception:  # rcl says what is wrong with it
+        return False
+    return isinstance(sections, dict) and any(str(name).split("/")[-1] == "pipeline" for name in sections)
 
 
 if __name__ == "__main__":

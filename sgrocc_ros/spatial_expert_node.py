@@ -86,9 +86,12 @@ class SpatialExpertNode(ManagedNode):
             ),
             self._worker.put,
         )
-        for camera in parameters.cameras(values):
-            for stream, (kind, suffix) in streams.items():
-                self._listen(camera, stream, kind, suffix)
+        topics = [
+            self._listen(camera, stream, kind, suffix)
+            for camera in parameters.cameras(values)
+            for stream, (kind, suffix) in streams.items()
+        ]
+        self.get_logger().info(f"waits for frames on {', '.join(topics)}")
 
     def deactivated(self) -> None:
         if self._worker is not None:
@@ -106,7 +109,7 @@ class SpatialExpertNode(ManagedNode):
 
     # -- frames ---------------------------------------------------------------------------------------------------
 
-    def _listen(self, camera: str, stream: str, kind: type, suffix: str) -> None:
+    def _listen(self, camera: str, stream: str, kind: type, suffix: str) -> str:
         topic = self.hear(
             kind,
             self.resolve_topic_name(f"{camera}{stream}") + suffix,
@@ -115,6 +118,7 @@ class SpatialExpertNode(ManagedNode):
         )
         once = stream == "camera_info"
         self.health.watchdog.watch(camera + stream, topic, messages.type_name(kind), once=once, suffix=suffix)
+        return topic
 
     def _on_message(self, camera: str, stream: str, message) -> None:
         self.health.watchdog.heard(camera + stream)

@@ -33,6 +33,7 @@ class Watchdog:
         self._node, self._after_s = node, after_s
         self._inputs: dict[str, _Input] = {}
         self._outputs: Callable[[], list] = list
+        self._matters: Callable[[], bool] = lambda: False
         self.qos: dict[str, QoSProfile] = {}  #: by topic, of the node's subscriptions
         self._clock = (-1, time.monotonic())
         self._since_s = time.monotonic()
@@ -44,9 +45,9 @@ class Watchdog:
         """
         self._inputs[stream] = _Input(stream, topic, kind, once, suffix, time.monotonic())
 
-    def watch_outputs(self, publishers: Callable[[], list]) -> None:
-        """publishers: those of which one at least should be listened to."""
-        self._outputs, self._since_s = publishers, time.monotonic()
+    def watch_outputs(self, publishers: Callable[[], list], matters: Callable[[], bool]) -> None:
+        """publishers: those of which one at least should be listened to, once it `matters`."""
+        self._outputs, self._matters, self._since_s = publishers, matters, time.monotonic()
 
     def heard(self, stream: str) -> None:
         entry = self._inputs[stream]
@@ -79,7 +80,9 @@ class Watchdog:
                         f"{_name_of(reader)} listens to {publisher.topic_name} and gets nothing, since it asks for "
                         f"{misfit[1]} where we offer {misfit[2]}: change the {misfit[0]} in its settings",
                     )
-        silent = publishers and not any(publisher.get_subscription_count() for publisher in publishers)
+        silent = (
+            publishers and self._matters() and not any(publisher.get_subscription_count() for publisher in publishers)
+        )
         if not silent:
             self._since_s = time.monotonic()
         elif time.monotonic() - self._since_s > self._after_s():

@@ -387,13 +387,23 @@ def start_pipeline(*arguments: str) -> tuple[int, list[str]]:
     """Exit code and lines of stderr that are ours, of a pipeline that should not start."""
     line = [sys.executable, "-m", "sgrocc_ros.pipeline", "--ros-args"]
     for argument in arguments:
-        line += ["-p", argument]
+        line += ["--params-file", argument] if argument.endswith(".yaml") else ["-p", argument]
     env = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     result = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
     assert result.stdout == ""
     # Warp says on its own account that a machine has no GPU.
     lines = [text for text in result.stderr.splitlines() if not text.startswith("Warp ")]
     return result.returncode, [re.sub(r"^\[ERROR\] \[[0-9.]+\] \[\w+\]: ", "refused: ", text) for text in lines]
+
+
+@pytest.mark.parametrize("section", ["pipeline", "/pipeline", "/robot/pipeline"])
+def test_a_section_that_is_of_no_node_ends_the_pipeline_with_one_sentence(tmp_path, section):
+    path = tmp_path / "robot.yaml"
+    path.write_text(f"{section}:\n  ros__parameters:\n    max_depth_m: 3.0\n")
+    code, sentences = start_pipeline(str(path))
+    assert code == 2 and sentences == [
+        f"sgrocc: {path} has a section 'pipeline', and no node has that name: put its parameters below '/**'"
+    ]
 
 
 def test_a_misspelt_parameter_ends_the_pipeline_with_one_sentence():
