@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> dict:
         "skipped": task.data.skipped,
     }
     if options.json:
-        _write_json(options.json, report)
+        write_json(options.json, report)
     benchmark_report.print_table(report)
     if options.pictures:
         shown = names[0]
@@ -366,8 +366,3 @@ def data_hash(layout: Layout, split: str, protocol: str, mini: bool = False, sce
     splits = layout.splits(protocol, mini) if scene_disjoint else [split]
     lists = [path for path in (layout.list_path(name, protocol, mini) for name in splits) if path.is_file()]
     return f"lists:{hashlib.sha256(b''.join(path.read_bytes() for path in lists)).hexdigest()}" if lists else "unknown"
-
-
-def _write_json(path: Path, report: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, report)

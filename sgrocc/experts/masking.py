@@ -27,7 +27,7 @@ def without(prediction: Prediction, mask: np.ndarray) -> Prediction:
     rows, columns, inside = prediction.camera.pixel_index(pixels)
     return replace(
         prediction,
-        depth=unmasked(prediction.depth, mask),
+        depth=np.where(masked, np.float32(0), prediction.depth),
         gaussians=prediction.gaussians.select(~(inside & masked[rows, columns])),
     )
 
